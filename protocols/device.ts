@@ -2,18 +2,14 @@ import { z } from "zod";
 import { duration } from "./quantity.ts";
 
 /** Names of edges, devices and tags: they stand in topics, URLs and file names, joined by dots (`line-3.drives.speed`). */
-export const name = z
-  .string()
-  .regex(/^[A-Za-z][A-Za-z0-9_-]{0,63}$/, {
-    error: () => "a name of letters, digits, - and _, starting with a letter, at most 64 long",
-  });
+export const name = z.string().regex(/^[A-Za-z][A-Za-z0-9_-]{0,63}$/, {
+  error: () => "a name of letters, digits, - and _, starting with a letter, at most 64 long",
+});
 
 /** The place of equipment in the ISA-95 hierarchy, from the site down: `pune/api/reactor-1`. */
-export const equipmentPath = z
-  .string()
-  .regex(/^[A-Za-z0-9_-]+(\/[A-Za-z0-9_-]+)*$/, {
-    error: () => "an equipment path such as pune/api/reactor-1 (names joined by /)",
-  });
+export const equipmentPath = z.string().regex(/^[A-Za-z0-9_-]+(\/[A-Za-z0-9_-]+)*$/, {
+  error: () => "an equipment path such as pune/api/reactor-1 (names joined by /)",
+});
 
 /** What every tag of every protocol can say. A protocol's own tag schema extends this. */
 export const tagFields = {
@@ -35,14 +31,18 @@ export const tagFields = {
     ),
   heartbeat: duration
     .optional()
-    .describe("With a deadband: report an unchanged value again after this time, so that silence and no change differ."),
+    .describe(
+      "With a deadband: report an unchanged value again after this time, so that silence and no change differ.",
+    ),
 } as const;
 
 /** What every device of every protocol can say, beside its `protocol` and its `tags`. */
 export const deviceFields = {
   name: name.describe("The device's name, unique within the edge."),
   description: z.string().optional().describe("What the device is, for people."),
-  equipment: equipmentPath.optional().describe("The equipment that the device's tags belong to, such as pune/api/reactor-1."),
+  equipment: equipmentPath
+    .optional()
+    .describe("The equipment that the device's tags belong to, such as pune/api/reactor-1."),
 } as const;
 
 /** The kinds of value a tag can hold, as far as they are known before the first reading. */

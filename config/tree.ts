@@ -1,0 +1,88 @@
+import type { Place } from "./problem.ts";
+
+/**
+ * What a YAML or CSV file says, each value with its place: what is left of the file once anchors are followed, and what
+ * templates and interpolation work on before the schema sees plain values.
+ */
+export type Node = ScalarNode | ListNode | MapNode | UnknownNode;
+
+export interface ScalarNode {
+  readonly kind: "scalar";
+  readonly at: Place;
+  value: unknown;
+  /** As written (quotes and escapes undone), or as interpolated. */
+  readonly text: string;
+  /** In quotes, or as a block: text, whatever it looks like. */
+  readonly quoted: boolean;
+  /** What else the text could mean, the likeliest first: the first that the schema takes becomes the value. */
+  readonly candidates?: readonly unknown[];
+  /** Where an interpolated value came from, such as `${env:PASSWORD}`: said in its stead, because it may be secret. */
+  readonly source?: string;
+}
+
+export interface ListNode {
+  readonly kind: "list";
+  readonly at: Place;
+  readonly items: readonly Node[];
+}
+
+export interface MapNode {
+  readonly kind: "map";
+  readonly at: Place;
+  readonly entries: ReadonlyMap<string, Entry>;
+}
+
+export interface Entry {
+  readonly keyAt: Place;
+  readonly value: Node;
+}
+
+/** A value that could not be found out, which is reported already: nothing more is said of it. */
+export interface UnknownNode {
+  readonly kind: "unknown";
+  readonly at: Place;
+}
+
+export type Path = readonly PropertyKey[];
+
+/** The node at a path; undefined when there is none. Below a scalar (a range in one CSV cell) it is the scalar. */
+export function nodeAt(root: Node, path: Path): Node | undefined {
+  let node: Node | undefined = root;
+  for (const key of path) {
+    if (node?.kind === "map") node = node.entries.get(String(key))?.value;
+    else if (node?.kind === "list") node = node.items[Number(key)];
+    else if (node?.kind !== "scalar") return node;
+  }
+  return node;
+}
+
+/** The value of a key of a mapping; undefined when it is absent or the node is no mapping. */
+export function child(node: Node | undefined, key: string): Node | undefined {
+  return node?.kind === "map" ? node.entries.get(key)?.value : undefined;
+}
+
+/** The items of a list under a key; none when it is absent or no list. */
+export function itemsOf(node: Node | undefined, key: string): readonly Node[] {
+  const list = child(node, key);
+  return list?.kind === "list" ? list.items : [];
+}
+
+/** The text of a scalar under a key. */
+export function textOf(node: Node | undefined, key: string): string | undefined {
+  const scalar = child(node, key);
+  return scalar?.kind === "scalar" && scalar.value !== null ? String(scalar.value) : undefined;
+}
+
+/** A path as people read it, with list items by their `name`: `devices[drives].tags[speed].register`. */
+export function pathText(root: Node, path: Path): string {
+  let text = "";
+  path.forEach((key, depth) => {
+    if (typeof key !== "number") {
+      text += text === "" ? String(key) : `.${String(key)}`;
+      return;
+    }
+    const name = textOf(nodeAt(root, path.slice(0, depth + 1)), "name");
+    text += `[${name ?? key}]`;
+  });
+  return text;
+}

@@ -24,7 +24,7 @@ export interface RefusedMessage {
   readonly payload: Uint8Array;
 }
 
-/** What the database can do beyond plain PostgreSQL; detected at start. */
+/** What the database can do beyond plain PostgreSQL; detected by `migrate`. */
 export interface StoreFeatures {
   readonly engine: "pglite" | "postgresql" | "timescaledb";
   /** Server version, and the edition of TimescaleDB where there is one. */
@@ -32,7 +32,21 @@ export interface StoreFeatures {
   readonly hypertable: boolean;
   readonly columnstore: boolean;
   readonly continuousAggregates: boolean;
-  readonly retentionPolicy: boolean;
+}
+
+/** Times before which the store's contents are deleted; what has none is kept for ever. */
+export interface RetentionLimits {
+  /** By the readings' own time; also for gaps that have ended. */
+  readonly readings?: Micros;
+  /** The frame log, by the time at which a frame was stored. */
+  readonly frames?: Micros;
+}
+
+/** What was deleted: whole chunks where the readings are a hypertable, single readings elsewhere. */
+export interface RetentionResult {
+  readonly chunks: number;
+  readonly readings: number;
+  readonly frames: number;
 }
 
 export interface EdgeRow {
@@ -130,9 +144,13 @@ export interface GapFilter {
  * a DataError (this item is impossible; trying again is no use).
  */
 export interface Store {
+  /** Known after `migrate`. */
   readonly features: StoreFeatures;
 
-  /** Brings the schema up to date. Safe to call twice, and from two processes at once. */
+  /**
+   * Brings the schema up to date. Safe to call twice, and from two processes at once.
+   * @throws ConfigError when the database is newer than this program, or refuses its user
+   */
   migrate(): Promise<void>;
 
   /** Stores a device map, before the first frame that needs it. Idempotent. */
@@ -141,7 +159,8 @@ export interface Store {
   /**
    * Writes frames in one transaction: the ledger and frame log (unique on edge, stream, seq: a duplicate ends there),
    * their readings and their gaps. When the promise resolves, the transaction is committed. Outcomes are in the order
-   * of the frames. On a DataError nothing was written; write the frames one by one to find the one at fault.
+   * of the frames. On a DataError nothing was written; write the frames one by one to find the one at fault. May be
+   * called again before it is done: a server then copies one group while the next is prepared.
    */
   write(frames: readonly IncomingFrame[]): Promise<WriteOutcome[]>;
 
@@ -153,7 +172,14 @@ export interface Store {
   /** One tag by its full name; undefined when there is none. */
   tag(name: string): Promise<TagRow | undefined>;
   readings(tag: string, range: ReadingRange): Promise<ReadingPage>;
+  /** The gaps that match, the latest first. */
   gaps(filter: GapFilter): Promise<GapRow[]>;
+
+  /**
+   * Deletes what is older than the limits, and does the database's housekeeping where it does none itself: to be called
+   * at least once a day, limits or not. A frame stays a duplicate after its row in the frame log is deleted.
+   */
+  applyRetention(limits: RetentionLimits): Promise<RetentionResult>;
 
   /** Resolves when the database answers. */
   ping(): Promise<void>;

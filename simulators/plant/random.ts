@@ -17,10 +17,14 @@ export interface Random {
 export function randomStream(seed: number, stream: string): Random {
   let hash = mix(seed ^ 0x9e3779b9);
   for (const char of stream) hash = mix(hash ^ char.codePointAt(0)!);
-  let x = (hash = mix(hash + 1));
-  let y = (hash = mix(hash + 1));
-  let z = (hash = mix(hash + 1));
-  let w = mix(hash + 1) | 1; // the state must not be all zero
+  const next = () => {
+    hash = mix(hash + 1);
+    return hash;
+  };
+  let x = next();
+  let y = next();
+  let z = next();
+  let w = next() | 1; // the state must not be all zero
 
   function uniform(): number {
     const t = x ^ (x << 11);

@@ -64,7 +64,7 @@ export class Reactor implements Equipment {
 
   step(dtSeconds: number): void {
     this.phaseSeconds += dtSeconds;
-    this.#runPhase(dtSeconds);
+    this.#procedure[this.phase](dtSeconds);
     this.#agitatorSpeed = towards(this.#agitatorSpeed, this.#agitatorSetpoint(), agitatorRamp * dtSeconds);
     this.control.step(this.vessel.temperature, this.vessel.jacketTemperature, dtSeconds);
     this.vessel.step(
@@ -92,28 +92,19 @@ export class Reactor implements Equipment {
     this.#drain = 0;
   }
 
-  #runPhase(dtSeconds: number): void {
-    switch (this.phase) {
-      case "idle":
-        if (this.phaseSeconds >= this.#idleSeconds) this.#beginBatch();
-        return;
-      case "charge":
-        return this.#charge();
-      case "heat":
-        return this.#heat(dtSeconds);
-      case "react":
-        if (this.vessel.conversion >= this.batch!.recipe.conversion) this.#enter("cool");
-        return;
-      case "cool":
-        return this.#cool(dtSeconds);
-      case "discharge":
-        return this.#discharge();
-      case "clean":
-        return this.#clean(dtSeconds);
-    }
-  }
+  /** What each phase does in a step, until it enters the next. */
+  readonly #procedure: Record<PhaseName, (dtSeconds: number) => void> = {
+    idle: () => this.#idle(),
+    charge: () => this.#charge(),
+    heat: (dtSeconds) => this.#heat(dtSeconds),
+    react: () => this.#react(),
+    cool: (dtSeconds) => this.#cool(dtSeconds),
+    discharge: () => this.#discharge(),
+    clean: (dtSeconds) => this.#clean(dtSeconds),
+  };
 
-  #beginBatch(): void {
+  #idle(): void {
+    if (this.phaseSeconds < this.#idleSeconds) return;
     this.batch = this.#planner.next();
     this.vessel.reset();
     this.#enter("charge");
@@ -133,6 +124,10 @@ export class Reactor implements Equipment {
     const target = this.batch!.recipe.reactionTemperature;
     this.control.setpoint = towards(this.control.setpoint, target, heatingRamp * dtSeconds);
     if (this.vessel.temperature > target - 1) this.#enter("react");
+  }
+
+  #react(): void {
+    if (this.vessel.conversion >= this.batch!.recipe.conversion) this.#enter("cool");
   }
 
   #cool(dtSeconds: number): void {

@@ -147,7 +147,10 @@ class ValueEncoder {
   }
 
   #values(kind: RowKind, from: number, to: number): void {
-    if (kind === RowKind.Number) return this.#numbers(from, to);
+    if (kind === RowKind.Number) {
+      this.#numbers(from, to);
+      return;
+    }
     for (let row = from; row < to; row++) {
       if (kind === RowKind.Null) this.#run(Encoding.Null, 1);
       else if (kind === RowKind.Boolean) this.#run(this.#rows.number[row] === 0 ? Encoding.False : Encoding.True, 1);
@@ -157,8 +160,8 @@ class ValueEncoder {
 
   #text(): void {
     const text = this.#rows.texts[this.#nextText++]!;
-    let index = this.#texts.get(text);
-    if (index === undefined) this.#texts.set(text, (index = this.#texts.size));
+    const index = this.#texts.get(text) ?? this.#texts.size;
+    this.#texts.set(text, index);
     this.#run(Encoding.Text, 1);
     this.#integers.unsigned(index);
   }

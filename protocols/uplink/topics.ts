@@ -1,11 +1,11 @@
 /**
- * The MQTT topics. An edge publishes `frame`, `map` and `status` and subscribes to `acknowledgement`, all below its own
+ * The MQTT topics. An edge publishes `frame` and `map` and subscribes to `acknowledgement`, all below its own
  * name, which is also its MQTT user: a broker's ACL needs no more than that (see README.md).
  */
 const root = "millrace/v1";
 
 /** What an edge publishes. */
-export const upwardKinds = ["frame", "map", "status"] as const;
+export const upwardKinds = ["frame", "map"] as const;
 export type UpwardKind = (typeof upwardKinds)[number];
 
 export const topics = {

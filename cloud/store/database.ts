@@ -23,12 +23,17 @@ export interface Transaction extends Queryable {
   copyIn(target: string, chunks: readonly Uint8Array[]): Promise<void>;
 }
 
+export interface TransactionOptions {
+  /** Lifts every time limit, for migrations. */
+  readonly unlimited?: boolean;
+}
+
 /** A small contract over a PostgreSQL server and an embedded PGlite. */
 export interface Database extends Queryable {
   readonly engine: "postgresql" | "pglite";
   /** Runs `work` in a transaction: committed (durably) when the promise resolves, rolled back when it rejects. */
-  transaction<T>(work: (transaction: Transaction) => Promise<T>): Promise<T>;
-  /** Runs one statement that is not allowed in a transaction. */
+  transaction<T>(work: (transaction: Transaction) => Promise<T>, options?: TransactionOptions): Promise<T>;
+  /** Runs one statement that is not allowed in a transaction, without a time limit. */
   runAlone(text: string): Promise<void>;
   /** Frees everything. Never throws; calls after it reject with a LinkError. */
   close(): Promise<void>;

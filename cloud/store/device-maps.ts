@@ -1,7 +1,9 @@
 import { DataError } from "../../protocols/errors.ts";
+import type { Micros } from "../../protocols/reading.ts";
 import type { DeviceMap, FrameId } from "../../protocols/uplink/frame.ts";
-import type { Database, Queryable } from "./database.ts";
+import type { Database, Transaction } from "./database.ts";
 import { storableText } from "./text.ts";
+import { timestampText } from "./timestamp.ts";
 
 /** What writing needs to know of a device map that is stored. */
 export interface StoredMap {
@@ -12,11 +14,18 @@ export interface StoredMap {
   readonly tagIds: Int32Array;
 }
 
+/** By which map an edge's tags are described, and the time of the newest reading known to be taken under it. */
+interface Description {
+  readonly hash: string;
+  until: Micros;
+}
+
 /** The device maps and tags of the store, with what frames need of them kept in memory. */
 export class DeviceMaps {
   readonly #database: Database;
   readonly #maps = new Map<string, StoredMap>();
   readonly #streams = new Map<string, number>();
+  readonly #described = new Map<number, Description>();
 
   constructor(database: Database) {
     this.#database = database;
@@ -26,27 +35,50 @@ export class DeviceMaps {
   forget(): void {
     this.#maps.clear();
     this.#streams.clear();
+    this.#described.clear();
   }
 
+  /** Stores a map, if it is not stored yet. A new map describes its edge's tags from now on. */
   async save(hash: string, map: DeviceMap, raw: Uint8Array): Promise<void> {
     checkTags(map);
-    await this.#database.transaction(async (transaction) => {
-      const known = await transaction.query("SELECT FROM device_map WHERE hash = $1", [hash]);
-      if (known.length > 0) return;
+    const content = storable(map);
+    const edgeId = await this.#database.transaction(async (transaction) => {
+      const [known] = await transaction.query("SELECT FROM device_map WHERE hash = $1", [hash]);
+      if (known !== undefined) return undefined;
       // Locks the edge's row: two processes that save maps of one edge do it one after the other.
       const [edge] = await transaction.query<{ edge_id: number }>(
-        `INSERT INTO edge (name, site) VALUES ($1, $2)
-         ON CONFLICT (name) DO UPDATE SET site = excluded.site RETURNING edge_id`,
-        [map.edge, map.site ?? null],
+        "INSERT INTO edge (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING edge_id",
+        [map.edge],
       );
-      const tagIds = await upsertTags(transaction, edge!.edge_id, map);
+      const edgeId = edge!.edge_id;
+      const tagIds = await describe(transaction, edgeId, content);
       await transaction.query(
-        `INSERT INTO device_map (hash, edge_id, tag_ids, raw) VALUES ($1, $2, $3::int[], $4)
+        `INSERT INTO device_map (hash, edge_id, tag_ids, content, raw) VALUES ($1, $2, $3::int[], $4, $5)
          ON CONFLICT DO NOTHING`,
-        [hash, edge!.edge_id, tagIds, raw],
+        [hash, edgeId, tagIds, JSON.stringify(content), raw],
       );
-      await transaction.query("UPDATE edge SET device_map = $2 WHERE edge_id = $1", [edge!.edge_id, hash]);
+      const until = this.#described.get(edgeId)?.until;
+      await transaction.query(
+        "UPDATE edge SET device_map = $2, map_time = greatest(map_time, $3::timestamptz) WHERE edge_id = $1",
+        [edgeId, hash, until === undefined ? null : timestampText(until)],
+      );
+      return edgeId;
     });
+    if (edgeId !== undefined) this.#described.delete(edgeId);
+  }
+
+  /**
+   * Sees to it that an edge's tags are described by the map under which its newest readings were taken: a frame of an
+   * older map may come late (a backlog), and an engineer may go back to an older configuration.
+   * @param time of the newest reading that was stored under `map`
+   */
+  async follow(map: StoredMap, time: Micros): Promise<void> {
+    let described = this.#described.get(map.edgeId);
+    if (described === undefined || (described.hash !== map.hash && time > described.until)) {
+      described = await this.#database.transaction((transaction) => choose(transaction, map, time));
+      this.#described.set(map.edgeId, described);
+    }
+    if (described.hash === map.hash && time > described.until) described.until = time;
   }
 
   /** The map a frame names; undefined when it is not stored. @throws DataError when it is another edge's */
@@ -97,10 +129,35 @@ function checkTags({ edge, tags }: DeviceMap): void {
   }
 }
 
+/** The map without the characters that the database cannot hold. */
+function storable(map: DeviceMap): DeviceMap {
+  return JSON.parse(JSON.stringify(map), (_, value) => (typeof value === "string" ? storableText(value) : value));
+}
+
+/** Describes the edge's tags by `map`, unless newer readings than those of `time` were taken under another one. */
+async function choose(transaction: Transaction, map: StoredMap, time: Micros): Promise<Description> {
+  const [edge] = await transaction.query<{ device_map: string | null; map_time: Micros | null }>(
+    "SELECT device_map, map_time FROM edge WHERE edge_id = $1 FOR NO KEY UPDATE",
+    [map.edgeId],
+  );
+  const until = edge!.map_time ?? Number.MIN_SAFE_INTEGER;
+  if (edge!.device_map === map.hash || time <= until) return { hash: edge!.device_map ?? map.hash, until };
+  const [stored] = await transaction.query<{ content: DeviceMap }>("SELECT content FROM device_map WHERE hash = $1", [
+    map.hash,
+  ]);
+  await describe(transaction, map.edgeId, stored!.content);
+  await transaction.query("UPDATE edge SET device_map = $2, map_time = $3 WHERE edge_id = $1", [
+    map.edgeId,
+    map.hash,
+    timestampText(time),
+  ]);
+  return { hash: map.hash, until: time };
+}
+
 /** Adds the map's tags and brings those that are there up to date. Resolves to their numbers, in the map's order. */
-async function upsertTags(queryable: Queryable, edgeId: number, { tags }: DeviceMap): Promise<number[]> {
-  const text = (value: string | undefined) => (value === undefined ? null : storableText(value));
-  const rows = await queryable.query<{ tag_id: number; position: number }>(
+async function describe(transaction: Transaction, edgeId: number, { site, tags }: DeviceMap): Promise<number[]> {
+  await transaction.query("UPDATE edge SET site = $2 WHERE edge_id = $1", [edgeId, site ?? null]);
+  const rows = await transaction.query<{ tag_id: number }>(
     `WITH mapped AS (
        SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[],
          $9::float8[]) WITH ORDINALITY AS m (device, name, kind, description, unit, equipment, low, high, position)
@@ -112,14 +169,14 @@ async function upsertTags(queryable: Queryable, edgeId: number, { tags }: Device
          range_high = excluded.range_high
        RETURNING tag_id, device, name
      )
-     SELECT tag_id, position FROM upserted JOIN mapped USING (device, name) ORDER BY position`,
+     SELECT tag_id FROM upserted JOIN mapped USING (device, name) ORDER BY position`,
     [
       edgeId,
       tags.map((tag) => tag.device),
       tags.map((tag) => tag.name),
       tags.map((tag) => tag.kind),
-      tags.map((tag) => text(tag.description)),
-      tags.map((tag) => text(tag.unit)),
+      tags.map((tag) => tag.description ?? null),
+      tags.map((tag) => tag.unit ?? null),
       tags.map((tag) => tag.equipment ?? null),
       tags.map((tag) => tag.range?.[0] ?? null),
       tags.map((tag) => tag.range?.[1] ?? null),

@@ -72,13 +72,10 @@ async function timescaledb(
 }
 
 async function makeHypertable(database: Database): Promise<void> {
-  await database.transaction(async (transaction) => {
-    await transaction.run("SET LOCAL statement_timeout = 0; SET LOCAL client_min_messages = warning");
-    await transaction.query(
-      `SELECT create_hypertable('reading', by_range('time', INTERVAL '${chunkInterval}'),
-         create_default_indexes => false, if_not_exists => true, migrate_data => true)`,
-    );
-  });
+  await database.runAlone(
+    `SELECT create_hypertable('reading', by_range('time', INTERVAL '${chunkInterval}'),
+       create_default_indexes => false, if_not_exists => true, migrate_data => true)`,
+  );
 }
 
 async function addColumnstore(database: Database): Promise<void> {

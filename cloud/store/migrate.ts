@@ -15,18 +15,26 @@ const migrationLock = 7_165_823_041;
 
 const folder = new URL("./migrations/", import.meta.url);
 
+/** Does `work` while no other process does such work on the same database. */
+export async function oneAtATime<T>(database: Database, work: () => Promise<T>): Promise<T> {
+  // PGlite's folder belongs to one process, and a transaction that waits would keep its only connection.
+  if (database.engine === "pglite") return work();
+  return database.transaction(
+    async (transaction) => {
+      await transaction.query("SELECT pg_advisory_xact_lock($1::int8)", [migrationLock]);
+      return work();
+    },
+    { unlimited: true },
+  );
+}
+
 /**
- * Runs the migrations that the database has not seen, in order, all in one transaction.
+ * Runs the migrations that the database has not seen, in order, all in one transaction. Needs `oneAtATime`.
  * @throws ConfigError when the database is newer than this program, or a migration that ran has been changed since
  */
 export async function migrate(database: Database): Promise<void> {
   const migrations = await load();
-  await database.transaction(async (transaction) => {
-    // PGlite has one connection, and its folder one process.
-    if (database.engine === "postgresql") {
-      await transaction.run("SET LOCAL statement_timeout = 0");
-      await transaction.query("SELECT pg_advisory_xact_lock($1::int8)", [migrationLock]);
-    }
+  const bringUpToDate = async (transaction: Transaction) => {
     await transaction.run(`CREATE TABLE IF NOT EXISTS schema_migration (
       number int PRIMARY KEY, name text NOT NULL, checksum text NOT NULL, ran_at timestamptz NOT NULL DEFAULT now())`);
     const ran = await transaction.query<{ number: number; name: string; checksum: string }>(
@@ -34,7 +42,8 @@ export async function migrate(database: Database): Promise<void> {
     );
     for (const { number, name, checksum } of ran) check(number, name, checksum, migrations);
     for (const migration of migrations.slice(ran.length)) await run(transaction, migration);
-  });
+  };
+  await database.transaction(bringUpToDate, { unlimited: true });
 }
 
 async function run(transaction: Transaction, { number, name, sql, checksum }: Migration): Promise<void> {

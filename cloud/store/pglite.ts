@@ -3,7 +3,7 @@ import { extname, join } from "node:path";
 import { Worker } from "node:worker_threads";
 import type { Logger } from "pino";
 import { LinkError, messageOf } from "../../protocols/errors.ts";
-import type { Database, Row, Transaction } from "./database.ts";
+import type { Database, Row, Transaction, TransactionOptions } from "./database.ts";
 import { FolderLock } from "./folder-lock.ts";
 import { openAnswer, type PgliteAnswer, type PgliteFailure, type PgliteRequest } from "./pglite-worker.ts";
 import { databaseError } from "./sql-error.ts";
@@ -59,12 +59,15 @@ export class PgliteDatabase implements Database {
     return this.#inTurn((engine) => engine.run(text, Number.POSITIVE_INFINITY));
   }
 
-  transaction<T>(work: (transaction: Transaction) => Promise<T>): Promise<T> {
+  transaction<T>(
+    work: (transaction: Transaction) => Promise<T>,
+    { unlimited = false }: TransactionOptions = {},
+  ): Promise<T> {
     return this.#inTurn(async (engine) => {
       let bytes = bytesPerTransaction;
       const transaction: Transaction = {
         query: (text, params = []) => engine.query(text, params),
-        run: (text) => engine.run(text),
+        run: (text) => engine.run(text, unlimited ? Number.POSITIVE_INFINITY : requestTimeoutMs),
         copyIn: (target, chunks) => {
           for (const chunk of chunks) bytes += chunk.byteLength;
           return engine.copyIn(target, chunks);

@@ -4,7 +4,7 @@ import { from as copyFrom } from "pg-copy-streams";
 import type { Logger } from "pino";
 import { ConfigError } from "../../protocols/errors.ts";
 import type { Secret } from "../../protocols/secret.ts";
-import type { Database, Row, Transaction } from "./database.ts";
+import type { Database, Row, Transaction, TransactionOptions } from "./database.ts";
 import { databaseError } from "./sql-error.ts";
 import { parseTimestamp } from "./timestamp.ts";
 
@@ -67,24 +67,30 @@ export class PostgresDatabase implements Database {
   async runAlone(text: string): Promise<void> {
     await this.#withClient(async (client) => {
       await client.query("SET statement_timeout = 0");
-      // The client's limit has to go as well: what runs alone may take hours.
-      await client.query({ text, query_timeout: longestTimeoutMs } as pg.QueryConfig);
+      await client.query(unhurried(text));
       await client.query(`SET statement_timeout = ${statementTimeoutMs}`);
     });
   }
 
-  transaction<T>(work: (transaction: Transaction) => Promise<T>): Promise<T> {
+  transaction<T>(
+    work: (transaction: Transaction) => Promise<T>,
+    { unlimited = false }: TransactionOptions = {},
+  ): Promise<T> {
     return this.#withClient(async (client) => {
-      await client.query("BEGIN");
+      const run = (text: string) => client.query(unlimited ? unhurried(text) : text);
+      await run("BEGIN");
+      if (unlimited) {
+        await run("SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0");
+      }
       const result = await work({
         query: async <R>(text: string, params: readonly unknown[] = []) =>
-          (await client.query(text, [...params])).rows as R[],
+          (await client.query(unlimited ? unhurried(text) : text, [...params])).rows as R[],
         run: async (text) => {
-          await client.query(text);
+          await run(text);
         },
         copyIn: (target, chunks) => copyIn(client, target, chunks),
       });
-      const { command } = await client.query("COMMIT");
+      const { command } = await run("COMMIT");
       // PostgreSQL answers the COMMIT of a transaction in which a statement failed with ROLLBACK, and no error.
       if (command !== "COMMIT") throw new Error(`the transaction was rolled back: ${command}`);
       return result;
@@ -114,6 +120,11 @@ export class PostgresDatabase implements Database {
       client?.release(failed);
     }
   }
+}
+
+/** The query without the client's time limit. pg knows the option; its types do not. */
+function unhurried(text: string): pg.QueryConfig {
+  return { text, query_timeout: longestTimeoutMs } as pg.QueryConfig;
 }
 
 async function copyIn(client: pg.PoolClient, target: string, chunks: readonly Uint8Array[]): Promise<void> {

@@ -4,7 +4,7 @@ import type { DeviceMap } from "../../protocols/uplink/frame.ts";
 import type { Database } from "./database.ts";
 import { DeviceMaps } from "./device-maps.ts";
 import { applyFeatures, type FeatureChoice } from "./features.ts";
-import { migrate } from "./migrate.ts";
+import { migrate, oneAtATime } from "./migrate.ts";
 import * as queries from "./queries.ts";
 import { keepRefused } from "./refused.ts";
 import { applyRetention } from "./retention.ts";
@@ -45,8 +45,10 @@ export class SqlStore implements Store {
 
   async migrate(): Promise<void> {
     try {
-      await migrate(this.#database);
-      this.#features = await applyFeatures(this.#database, this.#choice, this.#log);
+      await oneAtATime(this.#database, async () => {
+        await migrate(this.#database);
+        this.#features = await applyFeatures(this.#database, this.#choice, this.#log);
+      });
     } catch (error) {
       if (!needsPerson(error)) throw error;
       throw new ConfigError(`The database refuses: ${messageOf(error)}. Check its user, password, name and rights.`, {

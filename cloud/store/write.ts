@@ -1,5 +1,5 @@
 import { DataError } from "../../protocols/errors.ts";
-import type { Gap } from "../../protocols/reading.ts";
+import type { Gap, Micros } from "../../protocols/reading.ts";
 import type { TimeSpan } from "../../protocols/uplink/frame.ts";
 import { CopyEncoder, readingTarget } from "./copy-encoder.ts";
 import type { Database, Transaction } from "./database.ts";
@@ -51,24 +51,26 @@ export class FrameWriter {
     if (known.length === 0) return outcomes;
     const ids = await this.#takeIds(known.length);
     const group = known.map((frame, index) => ({ ...frame, frameId: ids[index]! }));
-    for (const { frame, streamId } of await this.#commit(group)) {
-      outcomes[places.get(`${streamId} ${frame.seq}`)!] = "stored";
-    }
+    const { stored, newest } = await this.#commit(group);
+    for (const { frame, streamId } of stored) outcomes[places.get(`${streamId} ${frame.seq}`)!] = "stored";
+    for (const [map, time] of newest) await this.#maps.follow(map, time);
     return outcomes;
   }
 
-  /** Resolves to the frames of the group that were not there before. */
-  async #commit(group: readonly NumberedFrame[]): Promise<readonly NumberedFrame[]> {
+  /** Resolves to the frames of the group that were not there before, and the newest reading's time by device map. */
+  async #commit(
+    group: readonly NumberedFrame[],
+  ): Promise<{ stored: readonly NumberedFrame[]; newest: ReadonlyMap<StoredMap, Micros> }> {
     // Encoded before the transaction, which is short that way; and a duplicate is rare.
     let rows = encode(group);
     return this.#database.transaction(async (transaction) => {
       const stored = await insertFrames(transaction, group, rows.spans);
-      if (stored.length === 0) return stored;
+      if (stored.length === 0) return { stored, newest: new Map() };
       if (stored.length < group.length) rows = encode(stored);
       if (rows.count > 0) await transaction.copyIn(readingTarget, rows.chunks);
       await insertGaps(transaction, stored);
       await account(transaction, stored);
-      return stored;
+      return { stored, newest: newestTimes(stored, rows.spans) };
     });
   }
 
@@ -98,6 +100,15 @@ function checkSeq({ edge, stream, seq }: IncomingFrame): void {
   if (!Number.isSafeInteger(seq) || seq < 1) {
     throw new DataError(`A frame of edge ${edge}, stream ${stream} has the impossible number ${seq}`);
   }
+}
+
+function newestTimes(frames: readonly NumberedFrame[], spans: readonly (TimeSpan | null)[]): Map<StoredMap, Micros> {
+  const newest = new Map<StoredMap, Micros>();
+  for (const [index, { map }] of frames.entries()) {
+    const time = spans[index]?.to;
+    if (time !== undefined && time > (newest.get(map) ?? Number.NEGATIVE_INFINITY)) newest.set(map, time);
+  }
+  return newest;
 }
 
 function encode(group: readonly NumberedFrame[]): { chunks: Uint8Array[]; spans: (TimeSpan | null)[]; count: number } {

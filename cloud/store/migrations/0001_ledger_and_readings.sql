@@ -11,7 +11,7 @@ CREATE TABLE edge (
   first_seen  timestamptz NOT NULL DEFAULT now(),
   -- The device map under which the newest readings were taken: units and descriptions of tags come from it.
   device_map  text,
-  -- The time of the newest reading known to be taken under it, as of the last change of the map.
+  -- The time of the newest reading known to be taken under it when it was chosen.
   map_time    timestamptz
 );
 
@@ -42,12 +42,13 @@ CREATE TABLE tag (
 );
 CREATE INDEX tag_equipment ON tag (equipment);
 
--- Device maps as they came. Element i of tag_ids (counted from 1) is the tag of index i - 1 in the map.
+-- Device maps: as they came (raw), and as JSON. Element i of tag_ids (counted from 1) is the tag of index i - 1.
 CREATE TABLE device_map (
   hash      text PRIMARY KEY,
   edge_id   int NOT NULL REFERENCES edge,
   saved_at  timestamptz NOT NULL DEFAULT now(),
   tag_ids   int[] NOT NULL,
+  content   jsonb NOT NULL,
   raw       bytea NOT NULL
 );
 

@@ -39,7 +39,13 @@ function lineOf({ file, line, column, path, message }: Problem): string {
  * anchor around it is used.
  */
 export class Problems {
+  readonly #file: string;
   readonly #found = new Map<string, { at: Place; path: string; message: string; uses: number }>();
+
+  /** @param file the configuration file, whose problems come before those of the files that it names */
+  constructor(file: string) {
+    this.#file = file;
+  }
 
   add(at: Place, path: string, message: string): void {
     const key = `${at.file}:${at.line}:${at.column} ${message}`;
@@ -48,9 +54,9 @@ export class Problems {
     else this.#found.set(key, { at, path, message, uses: 1 });
   }
 
-  /** In the order of file (the one that was loaded first), line and column. */
+  /** In the order of file, line and column. */
   list(): Problem[] {
-    const files = [...new Set([...this.#found.values()].map(({ at }) => at.file))];
+    const files = [...new Set([this.#file, ...[...this.#found.values()].map(({ at }) => at.file)])];
     return [...this.#found.values()]
       .sort(
         ({ at: a }, { at: b }) =>

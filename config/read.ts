@@ -1,41 +1,34 @@
 import { readFileSync } from "node:fs";
-import type { Environment } from "./load.ts";
+import { dirname } from "node:path";
+import { unreadable, utf8 } from "./file.ts";
+import { type Environment, interpolate, maxTemplateValues, type Scope } from "./interpolate.ts";
 import type { Problems } from "./problem.ts";
-import type { Node } from "./tree.ts";
+import { type MapNode, type Node, reportUnknown } from "./tree.ts";
 import { readYaml } from "./yaml.ts";
+
+/** What a file's top mapping stands for. */
+export type Expand = (root: MapNode, scope: Scope, problems: Problems) => MapNode;
 
 /**
  * Reads a configuration file to the tree that its schema is held against.
+ * @param expand how the file's mapping is interpolated
  * @returns undefined when there is none, which is added to `problems`
  */
-export function readTree(file: string, _env: Environment, problems: Problems): Node | undefined {
-  const text = readText(file, problems);
-  return text === undefined ? undefined : readYaml(text, file, problems);
+export function readTree(file: string, env: Environment, expand: Expand, problems: Problems): Node | undefined {
+  const root = readFile(file, problems);
+  if (!root) return undefined;
+  const scope: Scope = { env, folder: dirname(file), budget: { left: maxTemplateValues } };
+  const tree = root.kind === "map" ? expand(root, scope, problems) : interpolate(root, scope);
+  reportUnknown(tree, problems);
+  return tree;
 }
 
-/** Reads a file of UTF-8 text, without its byte order mark. */
-export function readText(file: string, problems: Problems): string | undefined {
-  const start = { file, line: 1, column: 1 };
-  let bytes: Buffer;
+/** Reads a YAML file as it stands. @returns undefined when there is none, which is added to `problems` */
+export function readFile(file: string, problems: Problems): Node | undefined {
   try {
-    bytes = readFileSync(file);
+    return readYaml(utf8(readFileSync(file)), file, problems);
   } catch (error) {
-    problems.add(start, "", unreadable(error));
+    problems.add({ file, line: 1, column: 1 }, "", unreadable(error));
     return undefined;
   }
-  try {
-    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
-  } catch {
-    problems.add(start, "", "not UTF-8 text; save the file in the encoding UTF-8");
-    return undefined;
-  }
-}
-
-/** Why a file cannot be read, and what to do about it. */
-export function unreadable(error: unknown): string {
-  const { code } = error as NodeJS.ErrnoException;
-  if (code === "ENOENT") return "no such file; create it, or correct the path";
-  if (code === "EISDIR") return "a folder, not a file; name the file in it";
-  if (code === "EACCES" || code === "EPERM") return "may not be read by this user; change the file's owner or mode";
-  return `cannot be read (${code ?? String(error)})`;
 }

@@ -1,4 +1,4 @@
-import type { Place } from "./problem.ts";
+import type { Place, Problems } from "./problem.ts";
 
 /**
  * What a YAML or CSV file says, each value with its place: what is left of the file once anchors are followed, and what
@@ -16,8 +16,8 @@ export interface ScalarNode {
   readonly quoted: boolean;
   /** What else the text could mean, the likeliest first: the first that the schema takes becomes the value. */
   readonly candidates?: readonly unknown[];
-  /** Where an interpolated value came from, such as `${env:PASSWORD}`: said in its stead, because it may be secret. */
-  readonly source?: string;
+  /** What was interpolated: messages name its source, such as `${env:PASSWORD}`, because the text may be secret. */
+  readonly interpolated?: readonly { readonly text: string; readonly source: string }[];
 }
 
 export interface ListNode {
@@ -37,10 +37,12 @@ export interface Entry {
   readonly value: Node;
 }
 
-/** A value that could not be found out, which is reported already: nothing more is said of it. */
+/** A value that could not be found out. The schema is not asked about it. */
 export interface UnknownNode {
   readonly kind: "unknown";
   readonly at: Place;
+  /** Why, and what to write instead; none when that is reported elsewhere. */
+  readonly messages: readonly string[];
 }
 
 export type Path = readonly PropertyKey[];
@@ -71,6 +73,19 @@ export function itemsOf(node: Node | undefined, key: string): readonly Node[] {
 export function textOf(node: Node | undefined, key: string): string | undefined {
   const scalar = child(node, key);
   return scalar?.kind === "scalar" && scalar.value !== null ? String(scalar.value) : undefined;
+}
+
+/** Adds the unknown values below a node to the problems. */
+export function reportUnknown(root: Node, problems: Problems, base = ""): void {
+  const visit = (node: Node, path: Path) => {
+    if (node.kind === "list") for (const [index, item] of node.items.entries()) visit(item, [...path, index]);
+    if (node.kind === "map") for (const [key, { value }] of node.entries) visit(value, [...path, key]);
+    if (node.kind !== "unknown") return;
+    const text = pathText(root, path);
+    for (const message of node.messages)
+      problems.add(node.at, base && text ? `${base}.${text}` : base || text, message);
+  };
+  visit(root, []);
 }
 
 /** A path as people read it, with list items by their `name`: `devices[drives].tags[speed].register`. */

@@ -148,19 +148,15 @@ class Explainer {
     const words = path.length > 0 && node.kind === "scalar" ? wordsOf(possible) : [];
     const meant = this.#meantValue(node, schemas, words);
     const expected = wanted || expectation(possible) + quotesHint(node, possible);
-    const hint = meant === undefined ? "" : `did you mean ${JSON.stringify(meant)}? `;
+    const hint =
+      meant === undefined ? "" : `did you mean ${JSON.stringify(typeof meant === "string" ? shown(meant) : meant)}? `;
     const write = `${hint === "" ? "write" : "Write"} ${expected}`;
     this.#add(node.at, path, `found ${found(node, schemas)}; ${hint}${write}`, node);
   }
 
   /** The word, or the example with a word mended, that was probably meant. */
   #meantValue(node: Node, schemas: readonly z.ZodType[], words: readonly unknown[]): unknown {
-    if (
-      node.kind !== "scalar" ||
-      node.source !== undefined ||
-      typeof node.value !== "string" ||
-      schemas.some(isSecret)
-    ) {
+    if (node.kind !== "scalar" || node.interpolated || typeof node.value !== "string" || schemas.some(isSecret)) {
       return undefined;
     }
     const word = nearest(node.value, words.map(String));
@@ -205,7 +201,10 @@ function found(node: Node, schemas: readonly z.ZodType[]): string {
   if (node.kind === "list") return "a list";
   if (node.kind === "map") return "a mapping";
   if (node.kind === "unknown") return "nothing";
-  if (node.source !== undefined) return `the value of ${node.source}${node.text === "" ? " (empty)" : ""}`;
+  if (node.interpolated) {
+    const sources = [...new Set(node.interpolated.map(({ source }) => source))];
+    return `the value of ${sources.join(" and ")}${node.text === "" ? " (empty)" : ""}`;
+  }
   if (node.value === null) return "nothing";
   if (schemas.some(isSecret)) return "a value that is not text";
   return typeof node.value === "string" ? JSON.stringify(shown(node.value)) : String(node.value);
@@ -218,7 +217,7 @@ function shown(text: string): string {
 }
 
 function quotesHint(node: Node, possible: readonly z.ZodType[]): string {
-  if (node.kind !== "scalar" || node.source !== undefined) return "";
+  if (node.kind !== "scalar" || node.interpolated) return "";
   const wanted = new Set(possible.map((schema) => schema.def.type));
   if (
     wanted.has("number") &&
@@ -232,16 +231,16 @@ function quotesHint(node: Node, possible: readonly z.ZodType[]): string {
   return wanted.has("string") && !wanted.has("number") && isNumber ? `; as a text it is "${node.text}", in quotes` : "";
 }
 
-/** Replaces interpolated values that a schema's own message repeats by where they came from. */
+/** Replaces interpolated texts that a schema's own message repeats by where they came from. */
 function hideInterpolated(message: string, node: Node): string {
-  return interpolated(node).reduce(
-    (text, { text: value, source }) => (value === "" ? text : text.replaceAll(value, source!)),
+  return interpolatedIn(node).reduce(
+    (result, { text, source }) => (text === "" ? result : result.replaceAll(text, source)),
     message,
   );
 }
 
-function interpolated(node: Node): ScalarNode[] {
-  if (node.kind === "list") return node.items.flatMap(interpolated);
-  if (node.kind === "map") return [...node.entries.values()].flatMap(({ value }) => interpolated(value));
-  return node.kind === "scalar" && node.source !== undefined ? [node] : [];
+function interpolatedIn(node: Node): NonNullable<ScalarNode["interpolated"]>[number][] {
+  if (node.kind === "list") return node.items.flatMap(interpolatedIn);
+  if (node.kind === "map") return [...node.entries.values()].flatMap(({ value }) => interpolatedIn(value));
+  return node.kind === "scalar" ? [...(node.interpolated ?? [])] : [];
 }

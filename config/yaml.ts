@@ -102,12 +102,10 @@ class Converter {
     const at = this.#place(node.range[0], usedAt);
     if (usedAt && ++this.#aliased > maxAliasedValues) {
       const message = `aliases (*) multiply to more than ${maxAliasedValues} values; write fewer of them`;
-      if (this.#aliased === maxAliasedValues + 1) this.#problems.add(at, "", message);
-      return { kind: "unknown", at };
+      return { kind: "unknown", at, messages: this.#aliased === maxAliasedValues + 1 ? [message] : [] };
     }
     if (above.length > maxDepth) {
-      this.#problems.add(at, "", `nested more than ${maxDepth} levels deep; write it flatter`);
-      return { kind: "unknown", at };
+      return { kind: "unknown", at, messages: [`nested more than ${maxDepth} levels deep; write it flatter`] };
     }
     if (isAlias(node)) return this.#alias(node, above, usedAt);
     if (node.anchor && !usedAt) this.#anchors.set(node.anchor, node);
@@ -131,8 +129,8 @@ class Converter {
     const target = this.#targets.get(alias);
     if (!target || above.includes(target)) {
       const what = target ? "contains itself" : "has no anchor before it";
-      this.#problems.add(at, "", `*${alias.source} ${what}; write the value out, or set &${alias.source} on one above`);
-      return { kind: "unknown", at };
+      const message = `*${alias.source} ${what}; write the value out, or set &${alias.source} on one above`;
+      return { kind: "unknown", at, messages: [message] };
     }
     return this.node(target, [...above, alias], at);
   }

@@ -37,7 +37,7 @@ const opcuaTag = z.strictObject({
 
 const login = z.strictObject({
   user: z.string().min(1).describe("The user's name on the server."),
-  password: secret.describe('The user\'s password, best as "${file:/run/secrets/…}" or "${env:…}".'),
+  password: secret.describe("The user's password, best from the environment or a file of its own."),
 });
 
 /** One OPC UA server whose nodes are read by subscription. */

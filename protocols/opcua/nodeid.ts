@@ -17,7 +17,7 @@ export interface NodeAddress {
 
 const identifierForms: Record<IdentifierKind, RegExp> = {
   i: /^\d{1,10}$/,
-  s: /^[^]{1,4096}$/,
+  s: /^.{1,4096}$/s,
   g: /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i,
   b: /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/,
 };
@@ -27,7 +27,7 @@ const identifierForms: Record<IdentifierKind, RegExp> = {
  * In a URI, `%3B` stands for a semicolon and `%25` for a percent sign. Undefined when the text is no node id.
  */
 export function parseNodeAddress(text: string): NodeAddress | undefined {
-  const match = /^(?:nsu=([^;]+);|ns=(\d{1,5});)?([isgb])=([^]+)$/.exec(text);
+  const match = /^(?:nsu=([^;]+);|ns=(\d{1,5});)?([isgb])=(.+)$/s.exec(text);
   if (!match) return undefined;
   const [, uri, index, letter, identifier] = match as unknown as [string, string?, string?, IdentifierKind?, string?];
   if (!letter || !identifier || !identifierForms[letter].test(identifier)) return undefined;

@@ -1,0 +1,122 @@
+import { type ChildProcess, fork } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+
+/** A new value of a variable. */
+export interface Update {
+  name: string;
+  /** OPC UA's name of the type, such as `Double`. */
+  dataType: string;
+  value: unknown;
+  /** The name of a status code; Good without. */
+  status?: string;
+  /** Source timestamp, ISO; null: none; now without. */
+  time?: string | null;
+  picoseconds?: number;
+}
+
+/** What the server is made of. */
+export interface ServerOptions {
+  port?: number;
+  /** Namespace URIs in the order in which they get their indices. */
+  namespaces: string[];
+  variables?: (Update & { namespace: string })[];
+  /** This many Double variables `counter0` … in the first namespace, raised by `burst`. */
+  counters?: number;
+  /** Raises the counters by one ten times a second. */
+  ticking?: boolean;
+  limits?: { maxMonitoredItemsPerCall?: number; maxNodesPerRead?: number };
+  /** Without: anonymous. */
+  users?: Record<string, string>;
+  security?: "none" | "sign";
+}
+
+/** The test's end of an OPC UA server that runs in a process of its own. */
+export class Server {
+  readonly port: number;
+  readonly #child: ChildProcess;
+  #last = 0;
+  /** How many connections the server has at this moment. */
+  connections = 0;
+
+  private constructor(child: ChildProcess, port: number) {
+    this.#child = child;
+    this.port = port;
+    child.on("message", (message: { connections?: number }) => {
+      this.connections = message.connections ?? this.connections;
+    });
+    child.once("exit", () => {
+      this.connections = 0;
+    });
+  }
+
+  static async start(options: ServerOptions): Promise<Server> {
+    const home = await mkdtemp(join(tmpdir(), "millrace-opcua-"));
+    const child = fork(fileURLToPath(new URL("./server-process.ts", import.meta.url)), [JSON.stringify(options)], {
+      env: { ...process.env, HOME: home, XDG_CONFIG_HOME: home, XDG_DATA_HOME: home },
+      stdio: ["ignore", process.env.SERVER_OUTPUT ? "inherit" : "ignore", "inherit", "ipc"],
+    });
+    child.once("exit", () => void rm(home, { recursive: true, force: true }));
+    const port = await new Promise<number>((resolve, reject) => {
+      child.once("message", (message: { ready: number }) => resolve(message.ready));
+      child.once("exit", (code) => reject(new Error(`the OPC UA server ended with ${code} before it was ready`)));
+    });
+    return new Server(child, port);
+  }
+
+  get endpoint(): string {
+    return `opc.tcp://127.0.0.1:${this.port}`;
+  }
+
+  async #ask<T>(what: string, argument?: unknown): Promise<T> {
+    const id = ++this.#last;
+    return await new Promise<T>((resolve) => {
+      const listener = (message: { id: number; result: T }) => {
+        if (message.id !== id) return;
+        this.#child.off("message", listener);
+        resolve(message.result);
+      };
+      this.#child.on("message", listener);
+      this.#child.send({ id, do: what, with: argument });
+    });
+  }
+
+  update(...updates: Update[]): Promise<void> {
+    return this.#ask("update", updates);
+  }
+
+  add(variable: Update & { namespace: string }): Promise<void> {
+    return this.#ask("add", variable);
+  }
+
+  burst(times: number): Promise<void> {
+    return this.#ask("burst", times);
+  }
+
+  sessions(): Promise<{ sessions: number; subscriptions: number }> {
+    return this.#ask("sessions");
+  }
+
+  /** Sends the process a signal; SIGSTOP makes it vanish without closing anything. */
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal);
+  }
+
+  /** Ends it as an operator would. */
+  async shutdown(): Promise<void> {
+    const exit = once(this.#child, "exit");
+    this.#child.send({ id: 0, do: "shutdown" });
+    await exit;
+  }
+
+  /** Ends it whatever its state. */
+  async kill(): Promise<void> {
+    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
+    const exit = once(this.#child, "exit");
+    this.#child.kill("SIGKILL");
+    await exit;
+  }
+}

@@ -153,7 +153,8 @@ export class Forwarder {
     const payload = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     client.publish(topic, payload, { qos: 1 }, (error) => {
       // A lost connection is seen by the link; what was on its way is sent again on the next one.
-      if (error && client === this.#client) this.#log.warn(`the broker refuses ${topic}: ${messageOf(error)}`);
+      if (error && client === this.#client && !client.disconnecting)
+        this.#log.warn(`the broker refuses ${topic}: ${messageOf(error)}`);
     });
   }
 

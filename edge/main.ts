@@ -17,6 +17,8 @@ import { edgeHealth } from "./health.ts";
 export interface RunningEdge {
   /** Where the agent's own HTTP listens, when it is configured. */
   readonly addresses: { readonly http?: string };
+  /** Rejects when the agent cannot go on; resolves after `stop`. */
+  readonly finished: Promise<void>;
   /** Stops collecting, puts what was collected on disk and leaves; unsent frames wait for the next start. */
   stop(): Promise<void>;
 }
@@ -67,6 +69,7 @@ export async function startEdge(config: EdgeConfig, { log, version, registry }: 
   edgeLog.info({ devices: collectors.length, stream: recovered.stream }, "the edge agent is running");
   return {
     addresses: { http: http && addressOf(http) },
+    finished: Promise.all([...collecting, forwarded]).then(() => undefined),
     async stop() {
       stopping.abort();
       await Promise.all(collecting);

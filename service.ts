@@ -1,0 +1,54 @@
+import { pino } from "pino";
+import { messageOf } from "./protocols/errors.ts";
+
+/** A part of Millrace at work in this process. */
+export interface Service {
+  readonly addresses: Readonly<Record<string, string | undefined>>;
+  /** Rejects when the service cannot go on. */
+  readonly finished?: Promise<void>;
+  stop(): Promise<void>;
+}
+
+/** What a service tells the process that started it, once it is ready: where it can be reached. */
+export interface ReadyMessage {
+  readonly ready: Readonly<Record<string, string | undefined>>;
+}
+
+/** How long a service may take to stop before the process ends all the same. */
+const stopTimeoutMs = 20_000;
+
+/** The log of a service: lines of JSON on standard output. */
+export function serviceLog(name: string, level: string) {
+  return pino({ name, level });
+}
+
+/**
+ * Runs a service until SIGINT or SIGTERM, or until the process that started it is gone. Tells that process, where there
+ * is one, when the service is ready.
+ */
+export async function runService(start: () => Promise<Service>): Promise<void> {
+  const asked = Promise.withResolvers<void>();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => asked.resolve());
+  process.once("disconnect", () => asked.resolve());
+  const service = await start();
+  const ready: ReadyMessage = { ready: service.addresses };
+  process.send?.(ready);
+  await Promise.race([asked.promise, service.finished]);
+  const late = setTimeout(() => {
+    process.stderr.write(`the service did not stop within ${stopTimeoutMs / 1000} s and is ended\n`);
+    process.exit(1);
+  }, stopTimeoutMs);
+  await service.stop();
+  clearTimeout(late);
+  if (process.connected) process.disconnect();
+}
+
+/** Errors that tell a person what to mend; their stack would tell nothing more. */
+const mendable = new Set(["ConfigError", "ConfigFileError", "FaultError"]);
+
+/** Ends the process with a message for a person: exit code 2 where the person has to mend something. */
+export function fail(error: unknown): never {
+  const expected = error instanceof Error && mendable.has(error.name);
+  process.stderr.write(`${expected ? messageOf(error) : error instanceof Error ? error.stack : String(error)}\n`);
+  process.exit(expected ? 2 : 1);
+}

@@ -5,8 +5,10 @@ import { storableText } from "./text.ts";
 /** The table and columns, in the order in which `CopyEncoder` writes them. */
 export const readingTarget = 'reading ("time", number, frame_id, tag_id, quality, "boolean", text)';
 
-/** 2000-01-01, where PostgreSQL's timestamps start, in microseconds since 1970. */
-const postgresEpoch = 946_684_800_000_000;
+const halfRange = 0x1_0000_0000;
+/** 2000-01-01, where PostgreSQL's timestamps start, in microseconds since 1970: upper and lower 32 bits. */
+const epochHigh = Math.floor(946_684_800_000_000 / halfRange);
+const epochLow = 946_684_800_000_000 % halfRange;
 const columnCount = 7;
 /** Of a row with a number, the longest but for texts: the count of fields, and length and value of each. */
 const maxRowBytes = 2 + 12 + 12 + 12 + 8 + 8 + 4 + 4;
@@ -47,7 +49,7 @@ export class CopyEncoder {
     for (const text of texts) textBytes += text.length * maxUnitBytes;
     this.#reserve(count * maxRowBytes + textBytes);
     const view = this.#view;
-    const frameHigh = Math.floor(frameId / 0x1_0000_0000);
+    const frameHigh = Math.floor(frameId / halfRange);
     const frameLow = frameId >>> 0;
     let at = this.#length;
     let nextText = 0;
@@ -60,13 +62,14 @@ export class CopyEncoder {
       if (micros > to) to = micros;
       const tagId = tagIds[tag[row]!];
       if (tagId === undefined) throw impossible(row, `its device map has no tag ${tag[row]}`);
-      const sincePostgresEpoch = micros - postgresEpoch;
-      const timeHigh = Math.floor(sincePostgresEpoch / 0x1_0000_0000);
+      // By halves: the difference as a whole may need more than a number's 53 bits.
+      const microsHigh = Math.floor(micros / halfRange);
+      const low = micros - microsHigh * halfRange - epochLow;
 
       view.setInt16(at, columnCount);
       view.setInt32(at + 2, 8);
-      view.setInt32(at + 6, timeHigh);
-      view.setUint32(at + 10, sincePostgresEpoch - timeHigh * 0x1_0000_0000);
+      view.setInt32(at + 6, microsHigh - epochHigh - (low < 0 ? 1 : 0));
+      view.setUint32(at + 10, low < 0 ? low + halfRange : low);
       if (kind[row] === RowKind.Number) {
         view.setInt32(at + 14, 8);
         view.setFloat64(at + 18, number[row]!);

@@ -1,9 +1,7 @@
 import { DataError } from "../../protocols/errors.ts";
-import type { Micros } from "../../protocols/reading.ts";
 import type { DeviceMap, FrameId } from "../../protocols/uplink/frame.ts";
 import type { Database, Transaction } from "./database.ts";
 import { storableText } from "./text.ts";
-import { timestampText } from "./timestamp.ts";
 
 /** What writing needs to know of a device map that is stored. */
 export interface StoredMap {
@@ -14,18 +12,11 @@ export interface StoredMap {
   readonly tagIds: Int32Array;
 }
 
-/** By which map an edge's tags are described, and the time of the newest reading known to be taken under it. */
-interface Description {
-  readonly hash: string;
-  until: Micros;
-}
-
 /** The device maps and tags of the store, with what frames need of them kept in memory. */
 export class DeviceMaps {
   readonly #database: Database;
   readonly #maps = new Map<string, StoredMap>();
   readonly #streams = new Map<string, number>();
-  readonly #described = new Map<number, Description>();
 
   constructor(database: Database) {
     this.#database = database;
@@ -35,50 +26,48 @@ export class DeviceMaps {
   forget(): void {
     this.#maps.clear();
     this.#streams.clear();
-    this.#described.clear();
   }
 
   /** Stores a map, if it is not stored yet. A new map describes its edge's tags from now on. */
   async save(hash: string, map: DeviceMap, raw: Uint8Array): Promise<void> {
     checkTags(map);
     const content = storable(map);
-    const edgeId = await this.#database.transaction(async (transaction) => {
+    await this.#database.transaction(async (transaction) => {
       const [known] = await transaction.query("SELECT FROM device_map WHERE hash = $1", [hash]);
-      if (known !== undefined) return undefined;
+      if (known !== undefined) return;
       // Locks the edge's row: two processes that save maps of one edge do it one after the other.
       const [edge] = await transaction.query<{ edge_id: number }>(
         "INSERT INTO edge (name) VALUES ($1) ON CONFLICT (name) DO UPDATE SET name = excluded.name RETURNING edge_id",
         [map.edge],
       );
       const edgeId = edge!.edge_id;
-      const tagIds = await describe(transaction, edgeId, content);
+      const tagIds = await describe(transaction, edgeId, hash, content);
       await transaction.query(
         `INSERT INTO device_map (hash, edge_id, tag_ids, content, raw) VALUES ($1, $2, $3::int[], $4, $5)
          ON CONFLICT DO NOTHING`,
         [hash, edgeId, tagIds, JSON.stringify(content), raw],
       );
-      const until = this.#described.get(edgeId)?.until;
-      await transaction.query(
-        "UPDATE edge SET device_map = $2, map_time = greatest(map_time, $3::timestamptz) WHERE edge_id = $1",
-        [edgeId, hash, until === undefined ? null : timestampText(until)],
-      );
-      return edgeId;
     });
-    if (edgeId !== undefined) this.#described.delete(edgeId);
   }
 
   /**
-   * Sees to it that an edge's tags are described by the map under which its newest readings were taken: a frame of an
-   * older map may come late (a backlog), and an engineer may go back to an older configuration.
-   * @param time of the newest reading that was stored under `map`
+   * Describes an edge's tags by the map under which its newest readings were taken: a frame of an older map may come
+   * late (a backlog), and an engineer may go back to an older configuration.
    */
-  async follow(map: StoredMap, time: Micros): Promise<void> {
-    let described = this.#described.get(map.edgeId);
-    if (described === undefined || (described.hash !== map.hash && time > described.until)) {
-      described = await this.#database.transaction((transaction) => choose(transaction, map, time));
-      this.#described.set(map.edgeId, described);
-    }
-    if (described.hash === map.hash && time > described.until) described.until = time;
+  async followNewest(edgeId: number): Promise<void> {
+    await this.#database.transaction(async (transaction) => {
+      const [edge] = await transaction.query<{ device_map: string }>(
+        "SELECT device_map FROM edge WHERE edge_id = $1 FOR NO KEY UPDATE",
+        [edgeId],
+      );
+      const [newest] = await transaction.query<{ hash: string; content: DeviceMap }>(
+        `SELECT m.hash, m.content FROM stream s JOIN device_map m ON m.hash = s.newest_map
+         WHERE s.edge_id = $1 ORDER BY s.newest_time DESC LIMIT 1`,
+        [edgeId],
+      );
+      if (newest === undefined || newest.hash === edge!.device_map) return;
+      await describe(transaction, edgeId, newest.hash, newest.content);
+    });
   }
 
   /** The map a frame names; undefined when it is not stored. @throws DataError when it is another edge's */
@@ -134,29 +123,18 @@ function storable(map: DeviceMap): DeviceMap {
   return JSON.parse(JSON.stringify(map), (_, value) => (typeof value === "string" ? storableText(value) : value));
 }
 
-/** Describes the edge's tags by `map`, unless newer readings than those of `time` were taken under another one. */
-async function choose(transaction: Transaction, map: StoredMap, time: Micros): Promise<Description> {
-  const [edge] = await transaction.query<{ device_map: string | null; map_time: Micros | null }>(
-    "SELECT device_map, map_time FROM edge WHERE edge_id = $1 FOR NO KEY UPDATE",
-    [map.edgeId],
-  );
-  const until = edge!.map_time ?? Number.MIN_SAFE_INTEGER;
-  if (edge!.device_map === map.hash || time <= until) return { hash: edge!.device_map ?? map.hash, until };
-  const [stored] = await transaction.query<{ content: DeviceMap }>("SELECT content FROM device_map WHERE hash = $1", [
-    map.hash,
-  ]);
-  await describe(transaction, map.edgeId, stored!.content);
-  await transaction.query("UPDATE edge SET device_map = $2, map_time = $3 WHERE edge_id = $1", [
-    map.edgeId,
-    map.hash,
-    timestampText(time),
-  ]);
-  return { hash: map.hash, until: time };
-}
-
 /** Adds the map's tags and brings those that are there up to date. Resolves to their numbers, in the map's order. */
-async function describe(transaction: Transaction, edgeId: number, { site, tags }: DeviceMap): Promise<number[]> {
-  await transaction.query("UPDATE edge SET site = $2 WHERE edge_id = $1", [edgeId, site ?? null]);
+async function describe(
+  transaction: Transaction,
+  edgeId: number,
+  hash: string,
+  { site, tags }: DeviceMap,
+): Promise<number[]> {
+  await transaction.query("UPDATE edge SET site = $2, device_map = $3 WHERE edge_id = $1", [
+    edgeId,
+    site ?? null,
+    hash,
+  ]);
   const rows = await transaction.query<{ tag_id: number }>(
     `WITH mapped AS (
        SELECT * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[],

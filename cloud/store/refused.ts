@@ -1,11 +1,11 @@
 import type { Database } from "./database.ts";
-import type { RefusedMessage } from "./store.ts";
+import type { RefusedMessage, RefusedRow } from "./store.ts";
 import { storableText } from "./text.ts";
 
 /** How many refused messages are kept. */
-export const refusedKept = 1000;
+const refusedKept = 1000;
 /** How much of each is kept: 1,000 of them take 64 MB at most. */
-export const refusedPayloadBytes = 64 * 1024;
+const refusedPayloadBytes = 64 * 1024;
 
 /** Keeps refused messages; the oldest make room. */
 export async function keepRefused(database: Database, messages: readonly RefusedMessage[]): Promise<void> {
@@ -34,4 +34,12 @@ export async function keepRefused(database: Database, messages: readonly Refused
       [refusedKept],
     );
   });
+}
+
+export async function refusedMessages(database: Database, limit: number): Promise<RefusedRow[]> {
+  return database.query<RefusedRow>(
+    `SELECT refused_at AS "refusedAt", topic, edge, stream, seq, reason, payload_size AS "payloadBytes", payload
+     FROM refused_message ORDER BY refused_id DESC LIMIT $1`,
+    [limit],
+  );
 }

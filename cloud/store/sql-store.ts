@@ -6,7 +6,7 @@ import { DeviceMaps } from "./device-maps.ts";
 import { applyFeatures, type FeatureChoice } from "./features.ts";
 import { migrate, oneAtATime } from "./migrate.ts";
 import * as queries from "./queries.ts";
-import { keepRefused } from "./refused.ts";
+import { keepRefused, refusedMessages } from "./refused.ts";
 import { applyRetention } from "./retention.ts";
 import { needsPerson } from "./sql-error.ts";
 import type {
@@ -73,6 +73,10 @@ export class SqlStore implements Store {
 
   keepRefused(messages: readonly RefusedMessage[]) {
     return keepRefused(this.#database, messages);
+  }
+
+  refusedMessages(limit: number) {
+    return refusedMessages(this.#database, limit);
   }
 
   edges() {

@@ -24,6 +24,12 @@ export interface RefusedMessage {
   readonly payload: Uint8Array;
 }
 
+export interface RefusedRow extends RefusedMessage {
+  readonly refusedAt: Micros;
+  /** How long the message was; `payload` may hold only its beginning. */
+  readonly payloadBytes: number;
+}
+
 /** What the database can do beyond plain PostgreSQL; detected by `migrate`. */
 export interface StoreFeatures {
   readonly engine: "pglite" | "postgresql" | "timescaledb";
@@ -166,6 +172,8 @@ export interface Store {
 
   /** Keeps refused messages for inspection; the oldest make room when there are too many. */
   keepRefused(messages: readonly RefusedMessage[]): Promise<void>;
+  /** The refused messages that are kept, the latest first. */
+  refusedMessages(limit: number): Promise<RefusedRow[]>;
 
   edges(): Promise<EdgeRow[]>;
   tags(filter: TagFilter): Promise<TagRow[]>;

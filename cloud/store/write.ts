@@ -1,5 +1,5 @@
 import { DataError } from "../../protocols/errors.ts";
-import type { Gap, Micros } from "../../protocols/reading.ts";
+import type { Gap } from "../../protocols/reading.ts";
 import type { TimeSpan } from "../../protocols/uplink/frame.ts";
 import { CopyEncoder, readingTarget } from "./copy-encoder.ts";
 import type { Database, Transaction } from "./database.ts";
@@ -51,26 +51,25 @@ export class FrameWriter {
     if (known.length === 0) return outcomes;
     const ids = await this.#takeIds(known.length);
     const group = known.map((frame, index) => ({ ...frame, frameId: ids[index]! }));
-    const { stored, newest } = await this.#commit(group);
+    const { stored, redescribe } = await this.#commit(group);
     for (const { frame, streamId } of stored) outcomes[places.get(`${streamId} ${frame.seq}`)!] = "stored";
-    for (const [map, time] of newest) await this.#maps.follow(map, time);
+    for (const edgeId of redescribe) await this.#maps.followNewest(edgeId);
     return outcomes;
   }
 
-  /** Resolves to the frames of the group that were not there before, and the newest reading's time by device map. */
+  /** Resolves to the frames that were not there before, and the edges whose tags may need another description. */
   async #commit(
     group: readonly NumberedFrame[],
-  ): Promise<{ stored: readonly NumberedFrame[]; newest: ReadonlyMap<StoredMap, Micros> }> {
+  ): Promise<{ stored: readonly NumberedFrame[]; redescribe: ReadonlySet<number> }> {
     // Encoded before the transaction, which is short that way; and a duplicate is rare.
     let rows = encode(group);
     return this.#database.transaction(async (transaction) => {
       const stored = await insertFrames(transaction, group, rows.spans);
-      if (stored.length === 0) return { stored, newest: new Map() };
+      if (stored.length === 0) return { stored, redescribe: new Set() };
       if (stored.length < group.length) rows = encode(stored);
       if (rows.count > 0) await transaction.copyIn(readingTarget, rows.chunks);
       await insertGaps(transaction, stored);
-      await account(transaction, stored);
-      return { stored, newest: newestTimes(stored, rows.spans) };
+      return { stored, redescribe: await account(transaction, stored, rows.spans) };
     });
   }
 
@@ -100,15 +99,6 @@ function checkSeq({ edge, stream, seq }: IncomingFrame): void {
   if (!Number.isSafeInteger(seq) || seq < 1) {
     throw new DataError(`A frame of edge ${edge}, stream ${stream} has the impossible number ${seq}`);
   }
-}
-
-function newestTimes(frames: readonly NumberedFrame[], spans: readonly (TimeSpan | null)[]): Map<StoredMap, Micros> {
-  const newest = new Map<StoredMap, Micros>();
-  for (const [index, { map }] of frames.entries()) {
-    const time = spans[index]?.to;
-    if (time !== undefined && time > (newest.get(map) ?? Number.NEGATIVE_INFINITY)) newest.set(map, time);
-  }
-  return newest;
 }
 
 function encode(group: readonly NumberedFrame[]): { chunks: Uint8Array[]; spans: (TimeSpan | null)[]; count: number } {
@@ -201,18 +191,40 @@ async function insertGaps(transaction: Transaction, stored: readonly NumberedFra
   );
 }
 
-/** Adds the frames to the account of their streams. Last, for the streams' rows are locked until the commit. */
-async function account(transaction: Transaction, stored: readonly NumberedFrame[]): Promise<void> {
-  await transaction.query(
+/**
+ * Adds the frames to the account of their streams. Last, for the streams' rows are locked until the commit. Resolves to
+ * the edges of streams whose newest readings were taken under another device map than the edge's tags are described by.
+ */
+async function account(
+  transaction: Transaction,
+  stored: readonly NumberedFrame[],
+  spans: readonly (TimeSpan | null)[],
+): Promise<Set<number>> {
+  const rows = await transaction.query<{ edge_id: number }>(
     `WITH added AS (
-       SELECT stream_id, range_agg(int8range(seq, seq, '[]')) AS seqs, count(*) AS frames
-       FROM unnest($1::int[], $2::int8[]) AS n (stream_id, seq) GROUP BY stream_id
+       SELECT stream_id, range_agg(int8range(seq, seq, '[]')) AS seqs, count(*) AS frames, max(time) AS newest_time,
+         (array_agg(map ORDER BY time DESC NULLS LAST))[1] AS newest_map
+       FROM unnest($1::int[], $2::int8[], $3::timestamptz[], $4::text[]) AS n (stream_id, seq, time, map)
+       GROUP BY stream_id
      ), locked AS (
        SELECT stream_id FROM stream JOIN added USING (stream_id) ORDER BY stream_id FOR NO KEY UPDATE OF stream
+     ), updated AS (
+       UPDATE stream s SET arrived = s.arrived + a.seqs, frames = s.frames + a.frames,
+         last_frame_at = greatest(s.last_frame_at, clock_timestamp()),
+         newest_time = greatest(s.newest_time, a.newest_time),
+         newest_map = CASE WHEN a.newest_time > coalesce(s.newest_time, '-infinity') THEN a.newest_map
+           ELSE s.newest_map END
+       FROM locked JOIN added a USING (stream_id) WHERE s.stream_id = locked.stream_id
+       RETURNING s.edge_id, s.newest_map
      )
-     UPDATE stream s SET arrived = s.arrived + a.seqs, frames = s.frames + a.frames,
-       last_frame_at = greatest(s.last_frame_at, clock_timestamp())
-     FROM locked JOIN added a USING (stream_id) WHERE s.stream_id = locked.stream_id`,
-    [stored.map(({ streamId }) => streamId), stored.map(({ frame }) => frame.seq)],
+     SELECT DISTINCT edge_id FROM updated JOIN edge e USING (edge_id)
+     WHERE updated.newest_map <> e.device_map`,
+    [
+      stored.map(({ streamId }) => streamId),
+      stored.map(({ frame }) => frame.seq),
+      spans.map((span) => (span === null ? null : timestampText(span.to))),
+      stored.map(({ map }) => map.hash),
+    ],
   );
+  return new Set(rows.map((row) => row.edge_id));
 }

@@ -9,10 +9,8 @@ CREATE TABLE edge (
   name        text COLLATE "C" NOT NULL UNIQUE,
   site        text,
   first_seen  timestamptz NOT NULL DEFAULT now(),
-  -- The device map under which the newest readings were taken: units and descriptions of tags come from it.
-  device_map  text,
-  -- The time of the newest reading known to be taken under it when it was chosen.
-  map_time    timestamptz
+  -- The device map that units and descriptions of the edge's tags come from: that of the newest readings.
+  device_map  text
 );
 
 -- One unbroken sequence of frames of one edge. `arrived` is the account of the sequence numbers that are stored; it
@@ -24,6 +22,9 @@ CREATE TABLE stream (
   arrived        int8multirange NOT NULL DEFAULT '{}',
   frames         int8 NOT NULL DEFAULT 0,
   last_frame_at  timestamptz,
+  -- The greatest time of a reading, and the device map of the frame that held it.
+  newest_time    timestamptz,
+  newest_map     text,
   UNIQUE (edge_id, name)
 ) WITH (fillfactor = 20); -- updated by each commit: room for heap-only updates
 

@@ -40,7 +40,7 @@ export async function runService(start: () => Promise<Service>): Promise<void> {
   }, stopTimeoutMs);
   await service.stop();
   clearTimeout(late);
-  if (process.connected) process.disconnect();
+  if (process.connected) process.disconnect?.();
 }
 
 /** Errors that tell a person what to mend; their stack would tell nothing more. */

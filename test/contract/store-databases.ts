@@ -53,6 +53,8 @@ export interface ServerDatabase extends TestDatabase {
   readonly url: string;
   /** Runs SQL in the database, by a connection of its own. */
   ask<R extends pg.QueryResultRow>(sql: string): Promise<R[]>;
+  /** Alters the database: `SET synchronous_commit = off`. New connections see it. */
+  alter(clause: string): Promise<void>;
 }
 
 export async function createServerDatabase(): Promise<ServerDatabase> {
@@ -65,13 +67,16 @@ export async function createServerDatabase(): Promise<ServerDatabase> {
     url: url.href,
     open: (features) => openStore({ url: url.href }, { log, features }),
     ask: (sql) => askServer(url.href, sql),
+    alter: async (clause) => {
+      await askServer(serverUrl!, `ALTER DATABASE ${name} ${clause}`);
+    },
     drop: async () => {
       await askServer(serverUrl!, `DROP DATABASE ${name} WITH (FORCE)`);
     },
   };
 }
 
-export async function askServer<R extends pg.QueryResultRow>(url: string, sql: string): Promise<R[]> {
+async function askServer<R extends pg.QueryResultRow>(url: string, sql: string): Promise<R[]> {
   const client = new pg.Client(url);
   await client.connect();
   try {

@@ -1,6 +1,7 @@
 import { withTagsFrom } from "./csv.ts";
 import { interpolate, interpolateMap, placed, type Scope } from "./interpolate.ts";
 import type { Place, Problems } from "./problem.ts";
+import { list } from "./schema.ts";
 import { nearest } from "./suggest.ts";
 import { readTemplates, type Template } from "./templates.ts";
 import { child, type Entry, type ListNode, type MapNode, type Node, reportUnknown } from "./tree.ts";
@@ -41,8 +42,8 @@ class Expander {
     return { ...root, entries };
   }
 
-  #devices(list: ListNode): ListNode {
-    const items = list.items.flatMap((item, index) => {
+  #devices(node: ListNode): ListNode {
+    const items = node.items.flatMap((item, index) => {
       if (item.kind !== "map") return [interpolate(item, this.#scope)];
       const where = `devices[${index}]`;
       if (!item.entries.has("template")) {
@@ -55,7 +56,7 @@ class Expander {
         return withTagsFrom(made, scope.folder, this.#problems);
       });
     });
-    return { ...list, items };
+    return { ...node, items };
   }
 
   #device(device: MapNode, scope: Scope, where: string): MapNode {
@@ -67,8 +68,8 @@ class Expander {
   }
 
   /** @param inside the names of the tag templates around this list */
-  #tags(list: ListNode, scope: Scope, where: string, inside: readonly string[]): ListNode {
-    const items = list.items.flatMap((item, index) => {
+  #tags(node: ListNode, scope: Scope, where: string, inside: readonly string[]): ListNode {
+    const items = node.items.flatMap((item, index) => {
       if (item.kind !== "map" || !item.entries.has("template")) return [interpolate(item, scope)];
       const here = `${where}.tags[${index}]`;
       for (const [key, { keyAt }] of without(item, useKeys).entries) {
@@ -84,13 +85,13 @@ class Expander {
         return [];
       });
     });
-    return { kind: "list", at: placed(list.at, scope), items };
+    return { kind: "list", at: placed(node.at, scope), items };
   }
 
   /** The template that an entry names, once for each set of parameters that the entry gives. */
   #uses(entry: MapNode, kind: "device" | "tags", scope: Scope, where: string) {
     const template = this.#find(entry, kind, scope, where);
-    if (!template) return [];
+    if (!template || scope.budget.left < 0) return [];
     return this.#argumentLists(entry, scope, where).flatMap((given) => {
       const parameters = this.#bind(template, given, where);
       return parameters ? [{ template, at: given.at, scope: { ...scope, parameters, usedAt: given.at } }] : [];
@@ -106,7 +107,7 @@ class Expander {
     if (template?.[kind]) return template;
     const fitting = [...this.#templates.values()].filter((each) => each[kind]).map((each) => each.name);
     const meant = nearest(text, fitting);
-    const known = fitting.length > 0 ? `write one of ${fitting.join(", ")}` : `add it under templates, with ${kind}`;
+    const known = fitting.length > 0 ? `write ${list(fitting, "or")}` : `add it under templates, with ${kind}`;
     const what = template
       ? `the template "${text}" makes ${kind === "device" ? "tags, not a device" : "a device, not tags"}`
       : `unknown template "${text}"`;

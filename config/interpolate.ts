@@ -23,7 +23,7 @@ export interface Scope {
 }
 
 /** The most values that the templates of a file make. */
-export const maxTemplateValues = 2_000_000;
+export const maxTemplateValues = 1_000_000;
 /** A secret or a certificate is smaller; a device or a log file named by mistake is not. */
 const maxFileBytes = 1024 * 1024;
 
@@ -66,6 +66,7 @@ export function placed(at: Place, { usedAt }: Scope): Place {
 function interpolateScalar(node: ScalarNode, at: Place, scope: Scope): Node {
   const whole = parameterReference.exec(/^\$\{([^}]*)\}$/.exec(node.text)?.[1] ?? "");
   const lone = whole && !whole[2] ? scope.parameters?.get(whole[1]!) : undefined;
+  if (lone?.kind === "unknown") return { kind: "unknown", at, messages: [] };
   if (lone && lone.kind !== "scalar") return { ...lone, at };
 
   const messages: string[] = [];

@@ -8,29 +8,43 @@ import { type Environment, interpolateMap } from "./interpolate.ts";
 import { Problems } from "./problem.ts";
 import { type Expand, readTree } from "./read.ts";
 import { cloudRules, edgeRules, type Rules } from "./rules.ts";
-import type { Path } from "./tree.ts";
+import type { Node, Path } from "./tree.ts";
 import { type LoaderKeys, validate } from "./validate.ts";
 
 export { ConfigFileError } from "./problem.ts";
 
-/**
- * Reads an edge's file: YAML, interpolation, templates, CSV tag lists, schema, rules.
- * @throws ConfigFileError with every mistake at once
- */
-export function loadEdge(file: string, env: Environment = process.env, registry: Registry = protocols): EdgeConfig {
-  return load(file, env, edgeSchema(registry, dirname(file)), { expand, rules: edgeRules, loaderKeys });
+/** A configuration with what it was made from, for those who say more about the file. */
+export interface Loaded<T> {
+  readonly config: T;
+  readonly schema: z.ZodType<T>;
+  readonly tree: Node;
 }
 
 /**
- * Reads the cloud's file: YAML, interpolation, schema, rules.
+ * Reads an edge's file: YAML, interpolation, templates, CSV tag lists, schema, rules. Offline: nothing is connected to.
+ * @throws ConfigFileError with every mistake at once
+ */
+export function loadEdge(file: string, env: Environment = process.env, registry: Registry = protocols): EdgeConfig {
+  return readEdge(file, env, registry).config;
+}
+
+/**
+ * Reads the cloud's file: YAML, interpolation, schema, rules. Offline: nothing is connected to.
  * @throws ConfigFileError with every mistake at once
  */
 export function loadCloud(file: string, env: Environment = process.env): CloudConfig {
-  return load(file, env, cloudSchema(dirname(file)), {
-    expand: interpolateMap,
-    rules: cloudRules,
-    loaderKeys: () => [],
-  });
+  return readCloud(file, env).config;
+}
+
+/** As `loadEdge`. */
+export function readEdge(file: string, env: Environment, registry: Registry): Loaded<EdgeConfig> {
+  return read(file, env, edgeSchema(registry, dirname(file)), { expand, rules: edgeRules, loaderKeys });
+}
+
+/** As `loadCloud`. */
+export function readCloud(file: string, env: Environment): Loaded<CloudConfig> {
+  const kind = { expand: interpolateMap, rules: cloudRules, loaderKeys: () => [] };
+  return read(file, env, cloudSchema(dirname(file)), kind);
 }
 
 /** What the two kinds of file differ in, beside their schema. */
@@ -40,13 +54,14 @@ interface Kind {
   readonly loaderKeys: LoaderKeys;
 }
 
-function load<T>(file: string, env: Environment, schema: z.ZodType<T>, { expand, rules, loaderKeys }: Kind): T {
+function read<T>(file: string, env: Environment, schema: z.ZodType<T>, { expand, rules, loaderKeys }: Kind): Loaded<T> {
   const problems = new Problems(file);
   const tree = readTree(file, env, expand, problems);
   const config = tree && validate(tree, schema, problems, loaderKeys);
   if (tree) rules(tree, problems);
   problems.throwIfAny();
-  return config as T;
+  // Without a problem there is a tree, and a configuration made of it.
+  return { config: config as T, schema, tree: tree as Node };
 }
 
 /** Where templates and CSV files can be written. */

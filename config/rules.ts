@@ -1,5 +1,5 @@
 import type { Problems } from "./problem.ts";
-import { child, itemsOf, type MapNode, type Node, type Path, pathText, textOf } from "./tree.ts";
+import { child, itemsOf, type MapNode, type Node, type Path, pathText, shownText, textOf } from "./tree.ts";
 
 /** What no single field can tell: rules between the parts of a file. They hold whatever else is wrong with it. */
 export type Rules = (tree: Node, problems: Problems) => void;
@@ -59,7 +59,7 @@ function uniqueNames(tree: Node, path: Path, key: string, what: string, problems
   itemsOf(node, key).forEach((item, index) => {
     const name = child(item, "name");
     const text = textOf(item, "name");
-    if (!name || text === undefined) return;
+    if (name?.kind !== "scalar" || text === undefined) return;
     const before = first.get(text);
     if (!before) first.set(text, name.at);
     else {
@@ -67,7 +67,7 @@ function uniqueNames(tree: Node, path: Path, key: string, what: string, problems
       problems.add(
         name.at,
         pathText(tree, [...path, key, index]),
-        `a second ${what} named "${text}" (the first: ${place}); give it another name`,
+        `a second ${what} named "${shownText(name)}" (the first: ${place}); give it another name`,
       );
     }
   });

@@ -86,12 +86,21 @@ function expectationOf(schema: z.ZodType): string {
   if (schema instanceof z.ZodEnum || schema instanceof z.ZodLiteral) return list(wordsOf([schema]).map(String), "or");
   if (schema instanceof z.ZodObject) return `a mapping with the keys ${keysOf([schema]).join(", ")}`;
   if (schema instanceof z.ZodRecord) return "a mapping (name: value)";
+  if (isPairOfNumbers(schema)) return "two numbers in a list, such as [0, 100] (in a CSV cell: 0..100)";
   if (schema instanceof z.ZodTuple) return `a list of ${schema.def.items.length} values`;
   if (schema instanceof z.ZodArray) {
     const least = schema.def.checks?.length ? " that is not empty" : "";
     return `a list${least}`;
   }
   return "another value";
+}
+
+function isPairOfNumbers(schema: z.ZodType): boolean {
+  return (
+    schema instanceof z.ZodTuple &&
+    schema.def.items.length === 2 &&
+    schema.def.items.every((item) => item instanceof z.ZodNumber)
+  );
 }
 
 function numberExpectation(schema: z.ZodNumber): string {

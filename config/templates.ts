@@ -65,6 +65,15 @@ function readTemplate(name: string, node: Node, scope: Scope, problems: Problems
     );
     return undefined;
   }
+  // Once without values: what is wrong with the template itself is said of it, used or not.
+  const unbound = new Map(
+    [...parameters].map(([key, { at }]) => [key, { kind: "unknown", at, messages: [] } as const]),
+  );
+  reportUnknown(
+    interpolate((device ?? tags)!, { ...scope, parameters: unbound }),
+    problems,
+    `${path}.${device ? "device" : "tags"}`,
+  );
   reportUnused(parameters, parametersIn((device ?? tags)!), path, problems);
   return { name, parameters: new Map([...parameters].map(([key, { value }]) => [key, value])), ...body };
 }

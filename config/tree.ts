@@ -69,6 +69,14 @@ export function itemsOf(node: Node | undefined, key: string): readonly Node[] {
   return list?.kind === "list" ? list.items : [];
 }
 
+/** A scalar's text as a message may show it: what was interpolated is named, not shown. */
+export function shownText({ text, interpolated = [] }: ScalarNode): string {
+  return interpolated.reduce(
+    (shown, each) => (each.text === "" ? shown : shown.replaceAll(each.text, each.source)),
+    text,
+  );
+}
+
 /** The text of a scalar under a key. */
 export function textOf(node: Node | undefined, key: string): string | undefined {
   const scalar = child(node, key);
@@ -83,10 +91,12 @@ export function reportUnknown(root: Node, problems: Problems, base = ""): void {
     if (node.kind !== "unknown") return;
     const text = pathText(root, path);
     for (const message of node.messages)
-      problems.add(node.at, base && text ? `${base}.${text}` : base || text, message);
+      problems.add(node.at, base && text && !text.startsWith("[") ? `${base}.${text}` : base + text, message);
   };
   visit(root, []);
 }
+
+const maxPathText = 120;
 
 /** A path as people read it, with list items by their `name`: `devices[drives].tags[speed].register`. */
 export function pathText(root: Node, path: Path): string {
@@ -96,8 +106,8 @@ export function pathText(root: Node, path: Path): string {
       text += text === "" ? String(key) : `.${String(key)}`;
       return;
     }
-    const name = textOf(nodeAt(root, path.slice(0, depth + 1)), "name");
-    text += `[${name ?? key}]`;
+    const name = child(nodeAt(root, path.slice(0, depth + 1)), "name");
+    text += `[${name?.kind === "scalar" && name.text !== "" ? shownText(name) : key}]`;
   });
-  return text;
+  return text.length > maxPathText ? `${text.slice(0, maxPathText)}…` : text;
 }

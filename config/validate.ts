@@ -40,11 +40,20 @@ function plainValue(node: Node, schemas: readonly z.ZodType[]): unknown {
     );
   }
   const { candidates } = node;
-  if (candidates) {
-    const taken = candidates.find((candidate) => schemas.some((schema) => schema.safeParse(candidate).success));
-    node.value = taken === undefined ? candidates[0] : taken;
-  }
+  if (candidates) node.value = likeliest(candidates, schemas);
   return node.value;
+}
+
+/** The first candidate that the schema takes; when it takes none, the first of the right type. */
+function likeliest(candidates: readonly unknown[], schemas: readonly z.ZodType[]): unknown {
+  const results = candidates.flatMap((candidate) =>
+    schemas.map((schema) => ({ candidate, issues: schema.safeParse(candidate).error?.issues ?? [] })),
+  );
+  const ofWrongType = ({ code, path }: Issue) =>
+    path.length === 0 && (code === "invalid_type" || code === "invalid_union");
+  const taken =
+    results.find(({ issues }) => issues.length === 0) ?? results.find(({ issues }) => !issues.some(ofWrongType));
+  return taken ? taken.candidate : candidates[0];
 }
 
 /** Turns the issues of zod into problems with places, what was found and what to write instead. */
@@ -99,7 +108,7 @@ class Explainer {
     const instead = meant
       ? `did you mean "${meant}"?`
       : `known here: ${[...known, ...this.#loaderKeys(path)].join(", ")}`;
-    this.#add(entry.keyAt, path, `unknown key "${key}"; ${instead}`, node);
+    this.#add(entry.keyAt, path, `unknown key "${key}"; ${instead}`);
   }
 
   /** A mapping of which there are several kinds, told apart by the keys that only one kind has. */
@@ -109,7 +118,7 @@ class Explainer {
     const given = signs.flat().filter((sign) => node.entries.has(sign));
     if (given.length > 1) {
       const at = node.entries.get(given[1]!)!.keyAt;
-      this.#add(at, path, `"${given[1]}" does not go with "${given[0]}"; write one of them`, node);
+      this.#add(at, path, `"${given[1]}" does not go with "${given[0]}"; write one of them`);
     }
     const index = signs.findIndex((own) => own.includes(given[0] ?? ""));
     const known = new Set([...keysOf(options), ...this.#loaderKeys(path)]);
@@ -138,7 +147,6 @@ class Explainer {
       parent.at,
       path,
       `missing key ${names}${hint === "" ? "" : `; add ${hint === description ? `it: ${hint}` : hint}`}`,
-      parent,
     );
   }
 
@@ -147,11 +155,11 @@ class Explainer {
     const possible = branches(schemas, node);
     const words = path.length > 0 && node.kind === "scalar" ? wordsOf(possible) : [];
     const meant = this.#meantValue(node, schemas, words);
-    const expected = wanted || expectation(possible) + quotesHint(node, possible);
+    const expected = wanted ? hideInterpolated(wanted, node) : expectation(possible) + quotesHint(node, possible);
     const hint =
       meant === undefined ? "" : `did you mean ${JSON.stringify(typeof meant === "string" ? shown(meant) : meant)}? `;
     const write = `${hint === "" ? "write" : "Write"} ${expected}`;
-    this.#add(node.at, path, `found ${found(node, schemas)}; ${hint}${write}`, node);
+    this.#add(node.at, path, `found ${found(node, schemas)}; ${hint}${write}`);
   }
 
   /** The word, or the example with a word mended, that was probably meant. */
@@ -168,8 +176,8 @@ class Explainer {
     return mended !== node.value && schemas.some((schema) => schema.safeParse(mended).success) ? mended : undefined;
   }
 
-  #add(at: Node["at"], path: Path, message: string, node: Node): void {
-    this.#problems.add(at, pathText(this.#tree, path), hideInterpolated(message, node));
+  #add(at: Node["at"], path: Path, message: string): void {
+    this.#problems.add(at, pathText(this.#tree, path), message);
   }
 }
 
@@ -198,7 +206,12 @@ function examplesOf(schema: z.ZodType): string[] {
 }
 
 function found(node: Node, schemas: readonly z.ZodType[]): string {
-  if (node.kind === "list") return "a list";
+  if (node.kind === "list") {
+    const plain = node.items.every((item) => item.kind === "scalar" && !item.interpolated);
+    return plain && node.items.length <= 4
+      ? `[${node.items.map((item) => found(item, schemas)).join(", ")}]`
+      : "a list";
+  }
   if (node.kind === "map") return "a mapping";
   if (node.kind === "unknown") return "nothing";
   if (node.interpolated) {
@@ -207,7 +220,8 @@ function found(node: Node, schemas: readonly z.ZodType[]): string {
   }
   if (node.value === null) return "nothing";
   if (schemas.some(isSecret)) return "a value that is not text";
-  return typeof node.value === "string" ? JSON.stringify(shown(node.value)) : String(node.value);
+  const isText = typeof node.value === "string" || Array.isArray(node.value);
+  return isText ? JSON.stringify(shown(node.text)) : String(node.value);
 }
 
 /** A text of the file as a message may show it: not too long, and without the password of an address. */
@@ -228,7 +242,8 @@ function quotesHint(node: Node, possible: readonly z.ZodType[]): string {
     return ", without quotes";
   }
   const isNumber = typeof node.value === "number" || typeof node.value === "boolean";
-  return wanted.has("string") && !wanted.has("number") && isNumber ? `; as a text it is "${node.text}", in quotes` : "";
+  const fits = possible.some((schema) => schema.safeParse(node.text).success);
+  return wanted.has("string") && !wanted.has("number") && isNumber && fits ? `, such as "${node.text}" in quotes` : "";
 }
 
 /** Replaces interpolated texts that a schema's own message repeats by where they came from. */

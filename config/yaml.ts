@@ -1,6 +1,7 @@
 import {
   type Alias,
   type Document,
+  type ErrorCode,
   isAlias,
   isMap,
   isScalar,
@@ -10,6 +11,7 @@ import {
   type ParsedNode,
   parseAllDocuments,
   Scalar,
+  visit,
 } from "yaml";
 import type { Place, Problems } from "./problem.ts";
 import type { Entry, MapNode, Node } from "./tree.ts";
@@ -63,21 +65,48 @@ function syntaxErrors(
   placeOf: (offset: number) => Place,
   problems: Problems,
 ): boolean {
-  const errors = documents.flatMap((document) => [...document.errors, ...document.warnings]);
-  const seen = new Set<number>();
-  for (const error of errors) {
-    const offset = error.pos[0];
-    const at = placeOf(offset);
-    if (seen.has(at.line) || seen.size >= maxSyntaxErrors) continue;
-    seen.add(at.line);
-    // `{ port: ${env:PORT} }`: braces inside braces.
-    const bareInterpolation = text[offset] === "{" && text[offset - 1] === "$";
-    const message = bareInterpolation
-      ? 'inside { } and [ ] an interpolation needs quotes; write "${…}"'
-      : `not YAML: ${error.message.replaceAll(/\s+/g, " ").trim()}`;
-    problems.add(bareInterpolation ? { ...at, column: at.column - 1 } : at, "", message);
+  const lines = new Set<number>();
+  for (const document of documents) {
+    for (const { code, message, pos } of [...document.errors, ...document.warnings]) {
+      // `{ port: ${env:PORT} }`: braces inside braces.
+      const bareInterpolation = text[pos[0]] === "{" && text[pos[0] - 1] === "$";
+      const at = placeOf(
+        code === "MISSING_CHAR" ? openingQuote(document, pos[0]) : pos[0] - (bareInterpolation ? 1 : 0),
+      );
+      if (lines.has(at.line) || lines.size >= maxSyntaxErrors) continue;
+      lines.add(at.line);
+      const plain = `not YAML: ${message.replaceAll(/\s+/g, " ").trim()}`;
+      const remedy = bareInterpolation
+        ? 'inside { } and [ ] an interpolation needs quotes; write "${…}"'
+        : remedies[code];
+      problems.add(at, "", remedy ?? plain);
+    }
   }
-  return errors.length > 0;
+  return lines.size > 0;
+}
+
+const remedies: Partial<Record<ErrorCode, string>> = {
+  BAD_INDENT:
+    "wrong indentation, or a bracket that is not closed above; align this line with its neighbours, or close the bracket",
+  BAD_SCALAR_START: "a plain value cannot begin with this character; put the value in quotes",
+  BLOCK_AS_IMPLICIT_KEY:
+    "a second colon in one value, or wrong indentation below; put the value in quotes, or align the lines",
+  MISSING_CHAR: "a quote opens here and never closes; close it",
+  RESOURCE_EXHAUSTION: "nested too deep to be read; write it flatter",
+  TAB_AS_INDENT: "a tab as indentation; indent with spaces",
+  TAG_RESOLVE_FAILED: "an unknown tag (!); remove it, or put a text that begins with ! in quotes",
+};
+
+/** Where the quoted text begins that has no end at an offset. */
+function openingQuote(document: Document.Parsed, end: number): number {
+  let start = end;
+  visit(document, {
+    Scalar(_, node) {
+      const quoted = node.type === Scalar.QUOTE_DOUBLE || node.type === Scalar.QUOTE_SINGLE;
+      if (quoted && node.range && node.range[0] < end && node.range[1] >= end) start = node.range[0];
+    },
+  });
+  return start;
 }
 
 /** Turns the library's tree into ours. */
@@ -172,7 +201,9 @@ class Converter {
     for (const source of node.kind === "list" ? node.items : [node]) {
       if (source.kind === "map") {
         for (const [key, entry] of source.entries) if (!entries.has(key)) entries.set(key, entry);
-      } else if (source.kind !== "unknown") {
+      } else if (source.kind === "unknown") {
+        for (const message of source.messages) this.#problems.add(source.at, "", message);
+      } else {
         this.#problems.add(source.at, "", '"<<" merges mappings; write an alias of one, such as "<<: *defaults"');
       }
     }

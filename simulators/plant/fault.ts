@@ -37,7 +37,7 @@ export const faultKinds: readonly FaultKind[] = [
   },
   {
     kind: "fail",
-    description: "The sensor is broken: bad status on OPC UA, not-a-number or all ones on Modbus.",
+    description: "The sensor is broken: bad status on OPC UA, not-a-number or 8000 hex (unsigned: FFFF) on Modbus.",
     targets: measuredSignals,
     set: (plant, target, on) => {
       plant.signals.get(target)!.instrument!.failed = on;

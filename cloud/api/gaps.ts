@@ -9,13 +9,12 @@ import {
   cursorParameter,
   deviceParameter,
   edgeParameter,
-  fromParameter,
   type GapBody,
   gapPage,
   limitParameter,
+  overlapParameters,
   reasonParameter,
   tagNameParameter,
-  toParameter,
 } from "./schemas.ts";
 import { formatTime } from "./time.ts";
 
@@ -37,8 +36,7 @@ export const gapRoutes: FastifyPluginAsyncZod<RouteOptions> = async (app, { stor
           device: deviceParameter.optional(),
           tag: tagNameParameter.optional(),
           reason: reasonParameter.optional(),
-          from: fromParameter.optional(),
-          to: toParameter.optional(),
+          ...overlapParameters,
           limit: limitParameter,
           cursor: cursorParameter,
         }),

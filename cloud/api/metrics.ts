@@ -1,6 +1,7 @@
 import type { FastifyPluginAsyncZod } from "fastify-type-provider-zod";
 import { Histogram, type Registry } from "prom-client";
 import { z } from "zod";
+import { problems } from "./routes.ts";
 
 export interface MetricsOptions {
   readonly registry: Registry;
@@ -18,12 +19,21 @@ export const metricsRoute: FastifyPluginAsyncZod<MetricsOptions> = async (app, {
         response: {
           200: {
             description: "The metrics, in Prometheus' text format.",
-            content: { "text/plain": { schema: z.string().meta({ examples: ["millrace_api_requests 42"] }) } },
+            content: {
+              "text/plain": {
+                schema: z.string().meta({
+                  examples: [
+                    'millrace_api_request_duration_seconds_count{method="GET",route="/api/v1/tags",status="200"} 42',
+                  ],
+                }),
+              },
+            },
           },
+          500: problems[500],
         },
       },
-      // The text goes out as it is: a serializer would quote it.
-      serializerCompiler: () => (text) => text,
+      // The text goes out as it is: the serializer would quote it.
+      serializerCompiler: () => (body) => (typeof body === "string" ? body : JSON.stringify(body)),
     },
     async (_request, reply) => {
       const text = await registry.metrics();

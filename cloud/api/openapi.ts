@@ -46,7 +46,7 @@ function finish(document: OpenAPIV3_1.Document): OpenAPIV3_1.Document {
       response.headers = {
         "x-request-id": requestIdHeader,
         ...(isPage && status === "200" && { link: linkHeader }),
-        ...(status === "503" && { "retry-after": retryAfterHeader }),
+        ...(response.content?.["application/problem+json"] && status === "503" && { "retry-after": retryAfterHeader }),
       };
     }
   }

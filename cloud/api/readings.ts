@@ -6,15 +6,7 @@ import { decodeCursor } from "./cursor.ts";
 import { invalidRequest } from "./problem.ts";
 import { severityOf, statusName } from "./quality.ts";
 import { json, noSuchTag, page, problems, type RouteOptions, unknownTag } from "./routes.ts";
-import {
-  cursorParameter,
-  fromParameter,
-  limitParameter,
-  type ReadingBody,
-  readingPage,
-  tagPath,
-  toParameter,
-} from "./schemas.ts";
+import { cursorParameter, limitParameter, type ReadingBody, readingPage, spanParameters, tagPath } from "./schemas.ts";
 import { formatTime } from "./time.ts";
 
 const hour = 3_600_000_000;
@@ -35,8 +27,7 @@ export const readingRoutes: FastifyPluginAsyncZod<RouteOptions> = async (app, { 
           "In order of their time; readings of equal time in the order in which they arrived. Following `next` to its end gives each reading once. A reading that arrives later than the page it belongs to is not in the pages after it.",
         params: tagPath,
         querystring: z.strictObject({
-          from: fromParameter.optional().describe("Start, inclusive; an hour before `to` when it is not given."),
-          to: toParameter.optional().describe("End, exclusive; now when it is not given."),
+          ...spanParameters,
           limit: limitParameter,
           cursor: cursorParameter,
         }),

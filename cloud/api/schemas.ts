@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { equipmentPath, name, valueKinds } from "../../protocols/device.ts";
-import { DataError, messageOf } from "../../protocols/errors.ts";
+import { DataError } from "../../protocols/errors.ts";
 import { gapReasons, now } from "../../protocols/reading.ts";
 import { severities } from "./quality.ts";
 import { parseTime, timeForms } from "./time.ts";
@@ -15,7 +15,8 @@ function parameter<T>(parse: (text: string) => T, documentation: z.core.GlobalMe
       try {
         return parse(text);
       } catch (error) {
-        context.issues.push({ code: "custom", message: messageOf(error), input: text });
+        if (!(error instanceof DataError)) throw error;
+        context.issues.push({ code: "custom", message: error.message, input: text });
         return z.NEVER;
       }
     })
@@ -23,6 +24,7 @@ function parameter<T>(parse: (text: string) => T, documentation: z.core.GlobalMe
 }
 
 const maxLimit = 10_000;
+const defaultLimit = 1000;
 
 export const limitParameter = parameter(
   (text) => {
@@ -30,8 +32,14 @@ export const limitParameter = parameter(
     if (limit < 1 || limit > maxLimit) throw new DataError(`a whole number from 1 to ${maxLimit}`);
     return limit;
   },
-  { type: "integer", minimum: 1, maximum: maxLimit, description: "The greatest number of items in one page." },
-).default(1000);
+  {
+    type: "integer",
+    minimum: 1,
+    maximum: maxLimit,
+    default: defaultLimit,
+    description: "The greatest number of items in one page.",
+  },
+).default(defaultLimit);
 
 export const cursorParameter = z
   .string({ error: () => "one value, once" })
@@ -41,13 +49,24 @@ export const cursorParameter = z
 
 function timeParameter(description: string, example: string) {
   return parameter((text) => parseTime(text, now()), {
-    description: `${description} Expected ${timeForms}.`,
+    description: `${description} Write ${timeForms}.`,
     examples: [example],
-  });
+  }).optional();
 }
 
-export const fromParameter = timeParameter("Start, inclusive.", "2026-03-01T08:00:00.000000Z");
-export const toParameter = timeParameter("End, exclusive.", "2026-03-01T09:00:00Z");
+const [fromExample, toExample] = ["2026-03-01T08:00:00.000000Z", "2026-03-01T09:00:00Z"];
+
+/** The bounds of a span that is an hour long, and ends now, unless they say otherwise. */
+export const spanParameters = {
+  from: timeParameter("Start, inclusive; an hour before `to` when it is not given.", fromExample),
+  to: timeParameter("End, exclusive; now when it is not given.", toExample),
+};
+
+/** The bounds of a span that is unlimited unless they say otherwise. */
+export const overlapParameters = {
+  from: timeParameter("Only gaps that end after this time, or are open.", fromExample),
+  to: timeParameter("Only gaps that start before this time.", toExample),
+};
 
 export const edgeParameter = name.describe("Only this edge.").meta({ examples: ["line-3"] });
 export const deviceParameter = name.describe("Only devices of this name.").meta({ examples: ["reactor-1"] });

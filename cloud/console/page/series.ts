@@ -22,10 +22,10 @@ export function extend(readings: readonly ReadingBody[], fresh: readonly Reading
 export function seriesOf(readings: readonly ReadingBody[], gaps: readonly GapBody[]): Series {
   const breaks = new Breaks(gaps);
   const series: Series = { times: [], values: [], states: [] };
-  let before = Number.NEGATIVE_INFINITY;
+  let before: number | undefined;
   for (const { time, value, quality } of readings) {
     const at = seconds(time);
-    if (breaks.between(before, at)) push(series, (before + at) / 2, null, "");
+    if (before !== undefined && breaks.between(before, at)) push(series, (before + at) / 2, null, "");
     push(series, at, numberOf(value), quality.name);
     before = at;
   }

@@ -18,7 +18,7 @@ export interface Scope {
   readonly parameters?: ReadonlyMap<string, Node>;
   /** Within a template: where it is used. */
   readonly usedAt?: Place;
-  /** How many more values templates may make: a few lines could otherwise ask for billions. */
+  /** How many more values templates may make: a few lines could otherwise ask for billions. Below 0: it is too many. */
   readonly budget: { left: number };
 }
 
@@ -40,10 +40,7 @@ const parameterReference = /^\s*([A-Za-z_][A-Za-z0-9_-]*?)\s*(?:([+-])\s*(\d+)\s
  */
 export function interpolate(node: Node, scope: Scope): Node {
   const at = placed(node.at, scope);
-  if (scope.usedAt && scope.budget.left-- <= 0) {
-    const message = `templates make more than ${maxTemplateValues} values; use them less often`;
-    return { kind: "unknown", at, messages: scope.budget.left === -1 ? [message] : [] };
-  }
+  if (scope.usedAt && --scope.budget.left < 0) return { kind: "unknown", at, messages: [] };
   if (node.kind === "list") return { kind: "list", at, items: node.items.map((item) => interpolate(item, scope)) };
   if (node.kind === "map") return interpolateMap(node, scope);
   if (node.kind === "unknown" || !node.text.includes("${")) return { ...node, at };

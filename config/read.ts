@@ -19,6 +19,10 @@ export function readTree(file: string, env: Environment, expand: Expand, problem
   if (!root) return undefined;
   const scope: Scope = { env, folder: dirname(file), budget: { left: maxTemplateValues } };
   const tree = root.kind === "map" ? expand(root, scope, problems) : interpolate(root, scope);
+  if (scope.budget.left < 0) {
+    problems.add(root.at, "templates", `the templates make more than ${maxTemplateValues} values; use them less often`);
+    return undefined;
+  }
   reportUnknown(tree, problems);
   return tree;
 }

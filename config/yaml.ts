@@ -56,7 +56,12 @@ export function readYaml(text: string, file: string, problems: Problems): Node |
   if (document.directives?.yaml.explicit && document.directives.yaml.version !== "1.2") {
     problems.add(placeOf(0), "", "YAML 1.1 is asked for; remove the %YAML line (values are read as YAML 1.2)");
   }
-  return new Converter(placeOf, problems).node(document.contents as ParsedNode, [], undefined);
+  const converter = new Converter(placeOf, problems);
+  const root = converter.node(document.contents as ParsedNode, [], undefined);
+  if (!converter.overgrown) return root;
+  const message = `aliases (*) multiply to more than ${maxAliasedValues} values; write fewer of them`;
+  problems.add(converter.overgrown, "", message);
+  return undefined;
 }
 
 function syntaxErrors(
@@ -117,6 +122,8 @@ class Converter {
   /** What each alias stood for when it was first met: an anchor may be set anew further down. */
   readonly #targets = new Map<ParsedNode, ParsedNode | undefined>();
   #aliased = 0;
+  /** Where the aliases became too many, if they did. */
+  overgrown: Place | undefined;
 
   constructor(placeOf: (offset: number) => Place, problems: Problems) {
     this.#placeOf = placeOf;
@@ -130,8 +137,8 @@ class Converter {
   node(node: ParsedNode, above: readonly ParsedNode[], usedAt: Place | undefined): Node {
     const at = this.#place(node.range[0], usedAt);
     if (usedAt && ++this.#aliased > maxAliasedValues) {
-      const message = `aliases (*) multiply to more than ${maxAliasedValues} values; write fewer of them`;
-      return { kind: "unknown", at, messages: this.#aliased === maxAliasedValues + 1 ? [message] : [] };
+      this.overgrown ??= at;
+      return { kind: "unknown", at, messages: [] };
     }
     if (above.length > maxDepth) {
       return { kind: "unknown", at, messages: [`nested more than ${maxDepth} levels deep; write it flatter`] };

@@ -101,6 +101,7 @@ async function startAll({ port, folder, speed, parts, begun }: Start): Promise<v
 async function firstReadings(http: string, parts: readonly Part[]): Promise<{ tags: number }> {
   const since = Date.now();
   const ended = Promise.race(parts.map((part) => part.ended));
+  ended.catch(() => undefined); // told by whoever waits for it
   for (;;) {
     const response = await fetch(`${http}/api/v1/tags?limit=1000`);
     if (response.ok) {

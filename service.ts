@@ -33,7 +33,8 @@ export async function runService(start: () => Promise<Service>): Promise<void> {
   const service = await start();
   const ready: ReadyMessage = { ready: service.addresses };
   process.send?.(ready);
-  await Promise.race([asked.promise, service.finished]);
+  // A service without `finished` goes on until it is asked to stop.
+  await (service.finished ? Promise.race([asked.promise, service.finished]) : asked.promise);
   const late = setTimeout(() => {
     process.stderr.write(`the service did not stop within ${stopTimeoutMs / 1000} s and is ended\n`);
     process.exit(1);

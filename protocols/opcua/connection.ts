@@ -45,6 +45,7 @@ export class Connection {
   #client: OPCUAClient | undefined;
   #channel: ClientSecureChannelLayer | undefined;
   #session: Session | undefined;
+  #silent = false;
 
   constructor(device: OpcuaDevice, log: Logger) {
     this.#device = device;
@@ -65,6 +66,12 @@ export class Connection {
   /** Declares the session lost; the first reason counts. */
   fail(message: string, cause?: unknown): void {
     this.#lost.abort(new LinkError(`${this.#device.endpoint}: ${message}`, { cause }));
+  }
+
+  /** Declares the session lost because the server gives no answer: there is no use in saying goodbye to it. */
+  failSilent(message: string): void {
+    this.#silent = true;
+    this.fail(message);
   }
 
   /**
@@ -129,12 +136,11 @@ export class Connection {
 
   /** Ends the session politely where the server still answers, cuts the connection where not. Never throws. */
   async close(): Promise<void> {
-    const reachable = !this.lost.aborted;
     this.fail("closed");
     const client = this.#client;
     this.#client = undefined;
     if (!client) return;
-    if (!reachable) this.#channel?.forceConnectionBreak();
+    if (this.#silent) this.#channel?.forceConnectionBreak();
     const goodbye = client.disconnect().catch((error) => this.#log.debug({ error: messageOf(error) }, "disconnect"));
     if (await settled(goodbye, goodbyeMs)) return;
     this.#channel?.forceConnectionBreak();
@@ -153,7 +159,10 @@ export class Connection {
     stop.throwIfAborted();
     const cut = Promise.withResolvers<never>();
     const abort = () => cut.reject(stop.reason);
-    const late = () => cut.reject(new LinkError(`${endpoint} did not answer within ${timeout} ms (${what})`));
+    const late = () => {
+      this.#silent = true;
+      cut.reject(new LinkError(`${endpoint} did not answer within ${timeout} ms (${what})`));
+    };
     const timer = setTimeout(late, timeout);
     stop.addEventListener("abort", abort, { once: true });
     try {
@@ -206,7 +215,7 @@ function offersOf(endpoints: readonly EndpointDescription[]): string {
     const policy = one.securityPolicyUri?.split("#")[1] ?? "None";
     const mode = MessageSecurityMode[one.securityMode];
     const users = (one.userIdentityTokens ?? []).map((token) => UserTokenType[token.tokenType]);
-    return `${mode === "None" ? "no security" : `${mode} ${policy}`} (${[...new Set(users)].join(", ")})`;
+    return `${mode === "None" ? "no security" : `${mode} ${policy}`} (${[...new Set(users)].join(", ") || "no kind of user"})`;
   });
   return [...new Set(offers)].join("; ") || "nothing";
 }

@@ -142,10 +142,12 @@ class OpcuaDriver implements Driver {
       queue.push(news.map(({ tag, status }) => ({ tag: this.#nameOf(tag), time, value: null, quality: status })));
     }
     if (refused.length === 0) return;
-    this.#retry = setTimeout(() => {
+    const retry = () => {
       const again = refused.map(({ tag }) => tag);
       this.#watch(items, subscription, queue, again).catch((error) => this.#connection.fail("cannot subscribe", error));
-    }, this.#retryRefusedMs);
+    };
+    // A call for a subscription puts off its next sign of life on some servers: calls must not come as fast as those.
+    this.#retry = setTimeout(retry, Math.max(this.#retryRefusedMs, 2 * subscription.times.keepAliveMs));
     if (this.#connection.lost.aborted) clearTimeout(this.#retry);
   }
 

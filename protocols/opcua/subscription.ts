@@ -191,7 +191,7 @@ export class Subscription {
     setImmediate(() => {
       if (this.#pipeline === 0) return;
       if (this.#inFlight === 0 || this.#answers > answers) this.#silence?.refresh();
-      else this.#connection.fail(`no sign of life for ${Math.round(this.#silenceMs)} ms`);
+      else this.#connection.failSilent(`no sign of life for ${Math.round(this.#silenceMs)} ms`);
     });
   }
 }

@@ -5,9 +5,19 @@
 import { writeFileSync } from "node:fs";
 import { hostname } from "node:os";
 import { join } from "node:path";
-import { crypto_utils, DataType, MessageSecurityMode, SecurityPolicy, StatusCodes, Variant } from "node-opcua-client";
+import {
+  crypto_utils,
+  DataType,
+  DataValue,
+  MessageSecurityMode,
+  SecurityPolicy,
+  type StatusCode,
+  StatusCodes,
+  Variant,
+  VariantArrayType,
+} from "node-opcua-client";
 import { OPCUAServer } from "node-opcua-server";
-import type { ServerOptions, Update } from "./server.ts";
+import type { ServerOptions, Update, Variable } from "./server.ts";
 
 const options: ServerOptions = JSON.parse(process.argv[2]!);
 
@@ -36,7 +46,11 @@ const server = new OPCUAServer({
   port: options.port ?? 0,
   serverInfo: { applicationUri: "urn:millrace:test:server" },
   securityModes: [options.security === "sign" ? MessageSecurityMode.Sign : MessageSecurityMode.None],
-  securityPolicies: [options.security === "sign" ? SecurityPolicy.Basic256Sha256 : SecurityPolicy.None],
+  // Users need a policy by which their passwords are encrypted, even where messages are not.
+  securityPolicies: [
+    ...(options.security === "sign" ? [] : [SecurityPolicy.None]),
+    ...(options.security === "sign" || options.users ? [SecurityPolicy.Basic256Sha256] : []),
+  ],
   allowAnonymous: options.users === undefined,
   userManager: { isValidUser: (user: string, password: string) => options.users?.[user] === password },
   serverCapabilities: {
@@ -51,41 +65,39 @@ await server.initialize();
 const addressSpace = server.engine.addressSpace!;
 const indexOf = new Map(options.namespaces.map((uri) => [uri, addressSpace.registerNamespace(uri).index]));
 
-// biome-ignore lint/suspicious/noExplicitAny: the type of a variable is not among what the server package exports
-const variables = new Map<string, any>();
+/** What the sampled variables hold. */
+const held = new Map<string, DataValue>();
 
-function add(namespace: string, name: string, dataType: keyof typeof DataType, value: unknown) {
-  const ns = addressSpace.getNamespace(indexOf.get(namespace)!);
-  const variable = ns.addVariable({
+/** A variable whose value the server samples, with whatever status and time `update` gives it. */
+function add({ namespace, ...first }: Variable) {
+  update(first);
+  const { name, dataType, value } = first;
+  const variable = addressSpace.getNamespace(indexOf.get(namespace)!).addVariable({
     organizedBy: addressSpace.rootFolder.objects,
     browseName: name,
     nodeId: `s=${name}`,
     dataType,
-    minimumSamplingInterval: name.startsWith("counter") ? 0 : 10,
-    ...(Array.isArray(value) && dataType !== "Int64" && dataType !== "UInt64" ? { valueRank: 1 } : {}),
+    minimumSamplingInterval: 10,
+    valueRank: Array.isArray(value) && !dataType.endsWith("Int64") ? 1 : -1,
   });
-  variables.set(name, variable);
-  update({ name, dataType, value });
+  variable.bindVariable({ timestamped_get: () => held.get(name)! }, true);
 }
 
-function update({ name, dataType, value, status, time, picoseconds }: Update) {
-  const variable = variables.get(name);
-  const variant = new Variant({
-    dataType: DataType[dataType as keyof typeof DataType],
-    value: revive(dataType, value),
-  });
-  const statusCode = status === undefined ? StatusCodes.Good : statusFrom(status);
-  const sourceTimestamp = time === null ? null : time === undefined ? new Date() : new Date(time);
-  if (time === null || picoseconds !== undefined) {
-    variable._internal_set_dataValue(
-      Object.assign(variable.readValue().clone(), {
-        value: variant,
-        statusCode,
-        sourceTimestamp,
-        sourcePicoseconds: picoseconds ?? 0,
-      }),
-    );
-  } else variable.setValueFromSource(variant, statusCode, sourceTimestamp);
+function update({ name, dataType, value, status = "Good", time, picoseconds = 0 }: Update) {
+  const type = DataType[dataType as keyof typeof DataType];
+  const arrayType =
+    Array.isArray(value) && !dataType.endsWith("Int64") ? VariantArrayType.Array : VariantArrayType.Scalar;
+  const sourceTimestamp = time === null ? null : new Date(time ?? Date.now());
+  held.set(
+    name,
+    new DataValue({
+      value: new Variant({ dataType: type, arrayType, value: revive(dataType, value) }),
+      statusCode: StatusCodes[status as keyof typeof StatusCodes] as StatusCode,
+      sourceTimestamp,
+      sourcePicoseconds: picoseconds,
+      serverTimestamp: new Date(),
+    }),
+  );
 }
 
 function revive(dataType: string, value: unknown): unknown {
@@ -96,22 +108,27 @@ function revive(dataType: string, value: unknown): unknown {
   return value;
 }
 
-function statusFrom(status: string) {
-  return StatusCodes[status as keyof typeof StatusCodes];
-}
+for (const variable of options.variables ?? []) add(variable);
 
-for (const { namespace, name, dataType, value } of options.variables ?? [])
-  add(namespace, name, dataType as never, value);
-for (let i = 0; i < (options.counters ?? 0); i++) add(options.namespaces[0]!, `counter${i}`, "Double", 0);
+/** Variables that tell the server of each change, so that a burst reaches the queues of the items whole. */
+const counters = Array.from({ length: options.counters ?? 0 }, (_, i) =>
+  addressSpace.getNamespace(indexOf.get(options.namespaces[0]!)!).addVariable({
+    organizedBy: addressSpace.rootFolder.objects,
+    browseName: `counter${i}`,
+    nodeId: `s=counter${i}`,
+    dataType: "Double",
+    minimumSamplingInterval: 0,
+    value: { dataType: DataType.Double, value: 0 },
+  }),
+);
 
 /** Raises each counter by one, `times` times over. */
 function burst(times: number) {
   for (let n = 0; n < times; n++) {
-    const now = new Date();
-    for (let i = 0; i < (options.counters ?? 0); i++) {
-      const variable = variables.get(`counter${i}`);
-      const value = variable.readValue().value.value + 1;
-      variable.setValueFromSource({ dataType: DataType.Double, value }, StatusCodes.Good, now);
+    const time = new Date();
+    for (const counter of counters) {
+      const value = counter.readValue().value.value + 1;
+      counter.setValueFromSource({ dataType: DataType.Double, value }, StatusCodes.Good, time);
     }
   }
 }
@@ -125,9 +142,10 @@ process.on("message", (message: { id: number; do: string; with?: unknown }) => {
     burst(message.with as number);
     answer();
   } else if (message.do === "add") {
-    const { namespace, name, dataType, value } = message.with as Update & { namespace: string };
-    add(namespace, name, dataType as never, value);
+    add(message.with as Variable);
     answer();
+  } else if (message.do === "counter") {
+    answer(counters[0]!.readValue().value.value);
   } else if (message.do === "sessions") {
     answer({ sessions: server.engine.currentSessionCount, subscriptions: server.engine.currentSubscriptionCount });
   } else if (message.do === "shutdown") {

@@ -18,12 +18,17 @@ export interface Update {
   picoseconds?: number;
 }
 
+/** A variable of a namespace, by its URI; its node id is `s=<name>`. */
+export interface Variable extends Update {
+  namespace: string;
+}
+
 /** What the server is made of. */
 export interface ServerOptions {
   port?: number;
   /** Namespace URIs in the order in which they get their indices. */
   namespaces: string[];
-  variables?: (Update & { namespace: string })[];
+  variables?: Variable[];
   /** This many Double variables `counter0` … in the first namespace, raised by `burst`. */
   counters?: number;
   /** Raises the counters by one ten times a second. */
@@ -88,12 +93,17 @@ export class Server {
     return this.#ask("update", updates);
   }
 
-  add(variable: Update & { namespace: string }): Promise<void> {
+  add(variable: Variable): Promise<void> {
     return this.#ask("add", variable);
   }
 
   burst(times: number): Promise<void> {
     return this.#ask("burst", times);
+  }
+
+  /** The value that every counter has. */
+  counter(): Promise<number> {
+    return this.#ask("counter");
   }
 
   sessions(): Promise<{ sessions: number; subscriptions: number }> {

@@ -7,7 +7,7 @@ const mostShown = 50;
 /** Lists the open gaps: where no data arrives now, since when and why. */
 export function showGaps(list: HTMLElement, gaps: readonly GapBody[], nowMs: number): void {
   if (gaps.length === 0) {
-    list.replaceChildren(element("li", "empty", "None. Every device that is read delivers."));
+    list.replaceChildren(element("li", "empty", "No gap is open."));
     return;
   }
   const items = gaps.slice(0, mostShown).map((gap) => item(gap, nowMs));

@@ -88,15 +88,19 @@ function show(): void {
     stateOf(tag, gapsByDevice.get(`${tag.edge}.${tag.device}`) ?? [], edgesByName.get(tag.edge), now);
   table.show(tags, state, now);
   const trouble = tags.filter((tag) => isTrouble(state(tag))).length;
-  setText(
-    byId("count"),
-    `${tags.length} ${tags.length === 1 ? "tag" : "tags"}, ${trouble === 0 ? "all well" : `${trouble} with trouble`}`,
-  );
+  setText(byId("count"), summary(trouble));
   showFilter();
   showEdges(byId("edges"), edges, now);
   showGaps(byId("gaps"), gaps, now);
   showWaiting();
   document.title = trouble === 0 ? "Millrace" : `(${trouble}) Millrace`;
+}
+
+function summary(trouble: number): string {
+  const count = tags.length === 1 ? "1 tag" : `${tags.length} tags`;
+  if (trouble > 0) return `${count}, ${trouble} with trouble`;
+  const without = tags.filter(({ latest }) => latest === null).length;
+  return without > 0 ? `${count}, ${without} without a reading yet` : `${count}, all well`;
 }
 
 function showFilter(): void {
@@ -117,7 +121,7 @@ function showWaiting(): void {
       edges.length > 0,
       edges.length > 0 ? `Heard of ${names}.` : "An edge agent connects to the broker and makes itself known.",
     ],
-    [tags.length > 0, tags.length > 0 ? `${tags.length} tags are in its device map.` : "It sends its device map."],
+    [tags.length > 0, tags.length > 0 ? `${tags.length} tags are in the device maps.` : "It sends its device map."],
     [false, "A device answers, and its first reading arrives."],
   ];
   const list = element("ol", "", ...steps.map(([done, text]) => element("li", done ? "done" : "", text)));

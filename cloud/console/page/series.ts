@@ -4,8 +4,8 @@ import type { GapBody, ReadingBody } from "../../api/schemas.ts";
 export interface Series {
   readonly times: number[];
   readonly values: (number | null)[];
-  /** The status of each point, in words: for a break inside a gap, empty. */
-  readonly states: string[];
+  /** The reading behind each point; null where the line breaks for a gap. */
+  readonly readings: (ReadingBody | null)[];
 }
 
 /** Puts newly asked readings after those already here. They were asked from the last one's time on, so that comes twice. */
@@ -21,21 +21,21 @@ export function extend(readings: readonly ReadingBody[], fresh: readonly Reading
 /** The readings as columns; the line breaks at readings without a number, and where a gap lies between two of them. */
 export function seriesOf(readings: readonly ReadingBody[], gaps: readonly GapBody[]): Series {
   const breaks = new Breaks(gaps);
-  const series: Series = { times: [], values: [], states: [] };
+  const series: Series = { times: [], values: [], readings: [] };
   let before: number | undefined;
-  for (const { time, value, quality } of readings) {
-    const at = seconds(time);
-    if (before !== undefined && breaks.between(before, at)) push(series, (before + at) / 2, null, "");
-    push(series, at, numberOf(value), quality.name);
+  for (const reading of readings) {
+    const at = seconds(reading.time);
+    if (before !== undefined && breaks.between(before, at)) push(series, (before + at) / 2, null);
+    push(series, at, reading);
     before = at;
   }
   return series;
 }
 
-function push(series: Series, at: number, value: number | null, state: string): void {
+function push(series: Series, at: number, reading: ReadingBody | null): void {
   series.times.push(at);
-  series.values.push(value);
-  series.states.push(state);
+  series.values.push(reading && numberOf(reading.value));
+  series.readings.push(reading);
 }
 
 /** Tells for one pair of neighbouring readings after the other whether a gap lies between them. */

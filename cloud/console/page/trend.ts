@@ -35,7 +35,7 @@ export class Trend {
   readonly #service: Service;
   #shown: Shown | null = null;
   #plot: uPlot | null = null;
-  #series: Series = { times: [], values: [], states: [] };
+  #series: Series = { times: [], values: [], readings: [] };
   readonly #title = element("p", "trend-title");
   readonly #readout = element("p", "readout muted");
   readonly #picture = element("div", "picture");
@@ -241,12 +241,14 @@ export class Trend {
 
   /** Says the value under the cursor, or the latest. */
   #say(index: number): void {
-    const { times, values, states } = this.#series;
-    const [at, value, state] = [times[index], values[index], states[index]];
-    if (at === undefined || value === undefined || !this.#shown) return;
+    const at = this.#series.times[index];
+    if (at === undefined || !this.#shown) return;
     const { tag } = this.#shown;
-    const said = value === null ? "no value" : `${formatValue(value, tag.range)} ${tag.unit ?? ""}`.trim();
-    setText(this.#readout, [formatMoment(at * 1000, this.#service.nowMs()), said, state || "gap"].join("  ·  "));
+    const reading = this.#series.readings[index];
+    const known = reading && reading.value !== null;
+    const said = known ? `${formatValue(reading.value, tag.range)} ${tag.unit ?? ""}`.trim() : "no value";
+    const parts = [formatMoment(at * 1000, this.#service.nowMs()), said, reading?.quality.name ?? "gap"];
+    setText(this.#readout, parts.join("  ·  "));
   }
 
   /** Below the picture: what was left out, and the gaps in view. */

@@ -30,13 +30,14 @@ const start = Date.parse(time(0)) / 1000;
 
 describe("seriesOf", () => {
   test("a bad reading breaks the line", () => {
-    const { values, states } = seriesOf([at(1, 5), at(2, null), at(3, 6)], []);
+    const { values, readings } = seriesOf([at(1, 5), at(2, null), at(3, 6)], []);
     expect(values).toEqual([5, null, 6]);
-    expect(states).toEqual(["Good", "BadTimeout", "Good"]);
+    expect(readings.map((reading) => reading?.quality.name)).toEqual(["Good", "BadTimeout", "Good"]);
   });
 
   test("a gap between two readings breaks the line between them", () => {
-    const { times, values } = seriesOf([at(1, 5), at(2, 6), at(12, 7), at(13, 8)], [gap(2, 12)]);
+    const { times, values, readings } = seriesOf([at(1, 5), at(2, 6), at(12, 7), at(13, 8)], [gap(2, 12)]);
+    expect(readings[2]).toBeNull();
     expect(values).toEqual([5, 6, null, 7, 8]);
     expect(times.map((second) => second - start)).toEqual([1, 2, 7, 12, 13]);
   });

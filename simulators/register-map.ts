@@ -17,7 +17,7 @@ export interface MappedRegister {
 export interface MappedUnit {
   readonly id: number;
   readonly equipment: string;
-  /** Of the numbers of 32 and 64 bits. */
+  /** Of the numbers of 32 and 64 bits; a single register has no order to differ in. */
   readonly order: ByteOrder;
   readonly registers: readonly MappedRegister[];
 }
@@ -97,7 +97,7 @@ export function pointsOf(unit: MappedUnit, signals: ReadonlyMap<string, Signal>)
   return unit.registers.map((register) => {
     const signal = signals.get(`${unit.equipment}.${register.signal}`);
     if (!signal) throw new Error(`the plant has no signal ${unit.equipment}.${register.signal}`);
-    const order = register.type === "string" ? "ABCD" : unit.order;
-    return { ...register, order, read: signal.read };
+    const wide = /(32|64)$/.test(register.type);
+    return { ...register, ...(wide ? { order: unit.order } : {}), read: signal.read };
   });
 }

@@ -9,18 +9,22 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadEdge } from "../../config/load.ts";
 import { type ModbusTcpDevice, sizeOf, typeOf } from "../../protocols/modbus/config.ts";
 import type { OpcuaDevice } from "../../protocols/opcua/config.ts";
+import type { Value } from "../../protocols/reading.ts";
+import { protocols } from "../../protocols/registry.ts";
 import { type RunningPlant, startPlant } from "../../simulators/main.ts";
 import { Plant } from "../../simulators/plant/plant.ts";
 import { type MappedRegister, plantUnits } from "../../simulators/register-map.ts";
 
 /** The demonstration's device map against the plant that it reads. */
+const log = pino({ level: "silent" });
 const file = join(import.meta.dirname, "../../config/examples/demo/edge.yaml");
 let plant: RunningPlant;
 let opcuaDevices: OpcuaDevice[];
 let modbusDevices: ModbusTcpDevice[];
 
 beforeAll(async () => {
-  plant = await startPlant({ log: pino({ level: "silent" }) });
+  // So slow that the plant's first step is days away: every value stands still and can be compared.
+  plant = await startPlant({ log, speed: 1e-6 });
   const [host, port] = plant.addresses.modbus.split(":");
   const { devices } = loadEdge(file, {
     MILLRACE_SIM_OPCUA: plant.addresses.opcua,
@@ -112,5 +116,41 @@ describe("the demonstration's device map", () => {
       }
     }
     await new Promise<void>((resolve) => client.close(() => resolve()));
+  });
+
+  it("is read by the edge's drivers as the plant shows it", async () => {
+    const response = await fetch(`${plant.addresses.control}/state`);
+    const { signals } = (await response.json()) as { signals: Record<string, Value> };
+    const [opcua, modbusTcp] = await Promise.all([protocols.opcua.load(), protocols["modbus-tcp"].load()]);
+    const context = { log, overflow: () => {} };
+    const drivers = [
+      ...opcuaDevices.map((device) => [device, opcua.driver(device as never, context)] as const),
+      ...modbusDevices.map((device) => [device, modbusTcp.driver(device as never, context)] as const),
+    ];
+    const read: Record<string, Value> = {};
+    await Promise.all(
+      drivers.map(async ([device, driver]) => {
+        const enough = new AbortController();
+        const missing = new Set(device.tags.map((tag) => tag.name));
+        try {
+          await driver.connect(enough.signal);
+          for await (const readings of driver.readings(enough.signal)) {
+            for (const { tag, value } of readings) {
+              read[`${device.name}.${tag}`] = value;
+              missing.delete(tag);
+            }
+            if (missing.size === 0) enough.abort();
+          }
+        } finally {
+          await driver.close();
+        }
+      }),
+    );
+    expect(Object.keys(read).sort()).toEqual(Object.keys(signals).sort());
+    for (const [name, value] of Object.entries(signals)) {
+      if (typeof value !== "number") expect(read[name], name).toBe(value);
+      // Single precision.
+      else expect(Math.abs(Number(read[name]) - value), name).toBeLessThan(1e-6 + Math.abs(value) * 1e-6);
+    }
   });
 });

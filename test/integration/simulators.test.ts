@@ -157,6 +157,9 @@ describe("Modbus TCP", () => {
     expect(hours[0]! + 65536 * hours[1]!).toBeLessThan(23_000);
 
     line.setID(21);
+    const bearing = (await line.readInputRegisters(6, 1)).buffer.readInt16BE(0) / 10; // no order: a single register
+    expect(bearing).toBeGreaterThan(20);
+    expect(bearing).toBeLessThan(60);
     const flow = (await line.readInputRegisters(20, 2)).buffer.readFloatLE(0);
     expect(flow).toBeGreaterThan(5);
     expect(flow).toBeLessThan(60);

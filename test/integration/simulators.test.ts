@@ -384,7 +384,7 @@ describe("stopping", () => {
     const address = taken.address();
     const port = address && typeof address === "object" ? address.port : 0;
     await expect(startPlant({ log, modbusPort: port })).rejects.toThrow("EADDRINUSE");
-    await expect(startPlant({ log, opcuaPort: port })).rejects.toThrow();
+    await expect(startPlant({ log, opcuaPort: port })).rejects.toThrow("EADDRINUSE");
     await expect(startPlant({ log, controlPort: port })).rejects.toThrow("EADDRINUSE");
     taken.close();
     await once(taken, "close");

@@ -84,8 +84,10 @@ function buffer(folder: string) {
 const frame = z.strictObject({
   max_readings: z.int().min(1).max(65536).default(8192).describe("The most readings in one frame."),
   linger: duration
-    .prefault("500 ms")
-    .describe("The longest a reading waits for others before its frame is closed and written to disk."),
+    .prefault("1 s")
+    .describe(
+      "The longest a reading waits for others before its frame is closed and written to disk. Longer: fewer bytes on the wire; shorter: readings are sooner safe and sooner seen.",
+    ),
 });
 
 const reconnect = z.strictObject({

@@ -22,11 +22,6 @@ export class ByteWriter {
     this.#bytes = grown;
   }
 
-  byte(value: number): void {
-    this.#room(1);
-    this.#bytes[this.length++] = value;
-  }
-
   /** @param value a non-negative safe integer */
   unsigned(value: number): void {
     this.#room(8);
@@ -79,11 +74,6 @@ export class ByteReader {
 
   #ends(): never {
     throw new DataError(`the column ${this.#column} ends too early`);
-  }
-
-  byte(): number {
-    if (this.#position >= this.#bytes.length) this.#ends();
-    return this.#bytes[this.#position++]!;
   }
 
   unsigned(): number {

@@ -66,11 +66,21 @@ function groupByTag(rows: ReadingColumns): { starts: number[]; column: ByteWrite
     const start = row;
     while (row < rows.count && rows.tag[row] === tag) row++;
     starts.push(start);
-    column.unsigned(tag - previous);
-    column.unsigned(row - start);
+    writeRun(column, tag - previous, row - start);
     previous = tag;
   }
   return { starts, column };
+}
+
+/** A number and how often it holds. Once is the common case in a small frame, and costs no byte of its own. */
+function writeRun(column: ByteWriter, value: number, length: number): void {
+  column.unsigned(value * 2 + (length > 1 ? 1 : 0));
+  if (length > 1) column.unsigned(length - 2);
+}
+
+function readRun(reader: ByteReader): { value: number; length: number } {
+  const head = reader.unsigned();
+  return { value: Math.floor(head / 2), length: head % 2 === 1 ? reader.unsigned() + 2 : 1 };
 }
 
 function encodeTimes(rows: ReadingColumns, starts: readonly number[]): Uint8Array {
@@ -104,8 +114,7 @@ function encodeQualities(rows: ReadingColumns): Uint8Array {
     const start = row;
     while (row < rows.count && rows.quality[row] === quality) row++;
     if (start === 0 && row === rows.count && quality === 0) break; // all good: the column is empty
-    column.unsigned(row - start);
-    column.unsigned(quality);
+    writeRun(column, quality, row - start);
   }
   return column.bytes();
 }
@@ -197,8 +206,7 @@ class ValueEncoder {
 
   #endRun(): void {
     if (this.#runLength > 0) {
-      this.#encodings.byte(this.#runEncoding);
-      this.#encodings.unsigned(this.#runLength);
+      writeRun(this.#encodings, this.#runEncoding, this.#runLength);
     }
     this.#runEncoding = -1;
     this.#runLength = 0;
@@ -261,9 +269,9 @@ function decodeTags(column: Uint8Array, rows: ReadingColumns): Uint8Array {
   let tag = 0;
   let row = 0;
   while (!reader.atEnd) {
-    tag += reader.unsigned();
-    const length = reader.unsigned();
-    if (tag > 0xffffffff || length === 0 || row + length > rows.count) {
+    const { value, length } = readRun(reader);
+    tag += value;
+    if (tag > 0xffffffff || row + length > rows.count) {
       throw new DataError(`the column tags does not fit the frame's ${rows.count} readings`);
     }
     starts[row] = 1;
@@ -295,9 +303,8 @@ function decodeQualities(column: Uint8Array, rows: ReadingColumns): void {
   const reader = new ByteReader(column, "qualities");
   let row = 0;
   while (!reader.atEnd) {
-    const length = reader.unsigned();
-    const quality = reader.unsigned();
-    if (length === 0 || row + length > rows.count || quality > 0xffffffff) {
+    const { value: quality, length } = readRun(reader);
+    if (row + length > rows.count || quality > 0xffffffff) {
       throw new DataError(`the column qualities does not fit the frame's ${rows.count} readings`);
     }
     rows.quality.fill(quality, row, row + length);
@@ -312,9 +319,8 @@ function decodeValues(encoded: EncodedColumns, rows: ReadingColumns & { texts: s
   const floats = new ByteReader(encoded.floats, "floats");
   let row = 0;
   while (!encodings.atEnd) {
-    const encoding = encodings.byte();
-    const length = encodings.unsigned();
-    if (length === 0 || row + length > rows.count) {
+    const { value: encoding, length } = readRun(encodings);
+    if (row + length > rows.count) {
       throw new DataError(`the column encodings does not fit the frame's ${rows.count} readings`);
     }
     decodeRun(encoding, row, length, { rows, starts, integers, floats, texts: encoded.texts });

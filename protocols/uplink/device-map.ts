@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
-import { valueKinds } from "../device.ts";
+import { name as namePattern, valueKinds } from "../device.ts";
 import { DataError } from "../errors.ts";
 import type { DeviceMap, MappedTag } from "./frame.ts";
 import { type DeviceMap_Tag, type DeviceMap as DeviceMapMessage, DeviceMapSchema } from "./gen/frame_pb.ts";
@@ -60,7 +60,11 @@ export function decodeDeviceMap(bytes: Uint8Array): DeviceMap {
 
 function mappedTag(tag: DeviceMap_Tag, map: DeviceMapMessage): MappedTag {
   const device = map.devices[tag.device];
-  if (device === undefined || tag.name === "") throw new DataError("the device map holds a tag without device or name");
+  if (device === undefined)
+    throw new DataError(`the device map holds the tag ${tag.name} of a device it does not hold`);
+  for (const name of [device.name, tag.name]) {
+    if (!namePattern.safeParse(name).success) throw new DataError(`the device map holds the impossible name "${name}"`);
+  }
   const kind = valueKinds.find((known) => known === tag.kind);
   if (kind === undefined) throw new DataError(`the tag ${tag.name} is of the unknown kind "${tag.kind}"`);
   const { name, description, unit, equipment, rangeLow, rangeHigh } = tag;

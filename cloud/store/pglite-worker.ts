@@ -76,11 +76,21 @@ const oid = { bytea: 17, int8: 20, timestamptz: 1184 } as const;
 if (parentPort !== null) await serve(parentPort, (workerData as { folder: string }).folder);
 
 async function serve(port: NonNullable<typeof parentPort>, folder: string): Promise<void> {
+  let asked = openAnswer;
+  // PostgreSQL would end its process now. PGlite cannot, and would run in circles for ever.
+  const giveUp = (line: string) => {
+    port.postMessage({ id: asked, failure: { message: line, fatal: true } } satisfies PgliteAnswer);
+    process.exit(1); // ends this thread alone
+  };
   let engine: PGlite;
   try {
     engine = await PGlite.create({
       fs: new DurableFolder(folder),
       startParams,
+      onStderr: (line) => {
+        if (/ (PANIC|FATAL): /.test(line)) giveUp(line);
+        return false;
+      },
       parsers: {
         [oid.int8]: Number,
         [oid.timestamptz]: parseTimestamp,
@@ -100,6 +110,7 @@ async function serve(port: NonNullable<typeof parentPort>, folder: string): Prom
 
   // The main thread sends the next request only after the answer to the last.
   port.on("message", async (request: PgliteRequest) => {
+    asked = request.id;
     try {
       const rows = await carryOut(engine, request);
       port.postMessage({ id: request.id, rows } satisfies PgliteAnswer);

@@ -1,4 +1,5 @@
 import { existsSync, rmSync, writeFileSync } from "node:fs";
+import { open, readdir } from "node:fs/promises";
 import { extname, join } from "node:path";
 import { Worker } from "node:worker_threads";
 import type { Logger } from "pino";
@@ -74,18 +75,18 @@ export class PgliteDatabase implements Database {
         },
       };
       await engine.run("BEGIN");
-      let result: T;
       try {
-        result = await work(transaction);
+        const result = await work(transaction);
         await engine.run("COMMIT");
+        return result;
       } catch (error) {
         // When the engine broke, the transaction is gone with it.
         if (!engine.broken) await engine.run("ROLLBACK");
         throw error;
+      } finally {
+        this.#bytesSinceCheckpoint += bytes;
+        if (this.#bytesSinceCheckpoint >= checkpointAfterBytes) await this.#checkpoint(engine);
       }
-      this.#bytesSinceCheckpoint += bytes;
-      if (this.#bytesSinceCheckpoint >= checkpointAfterBytes) await this.#checkpoint(engine);
-      return result;
     });
   }
 
@@ -98,7 +99,7 @@ export class PgliteDatabase implements Database {
     this.#lock.release();
   }
 
-  /** The transaction before it is committed already: a failure here is not the caller's. */
+  /** The transaction before it is over already: a failure here is not the caller's. */
   async #checkpoint(engine: Engine): Promise<void> {
     this.#bytesSinceCheckpoint = 0;
     try {
@@ -118,7 +119,11 @@ export class PgliteDatabase implements Database {
   async #running(): Promise<Engine> {
     const engine = await this.#engine;
     if (engine !== undefined && !engine.broken) return engine;
-    if (engine !== undefined) this.#log.warn("the embedded database broke down; starting it again");
+    if (engine !== undefined) {
+      this.#log.warn("the embedded database broke down; starting it again");
+      // The old thread must be gone: two at work in one folder would destroy it.
+      await engine.close();
+    }
     this.#engine = Engine.start(this.#folder);
     try {
       return await this.#engine;
@@ -155,12 +160,17 @@ class Engine {
       name: "pglite",
     });
     const engine = new Engine(worker);
-    await engine.#answer(openAnswer, `The embedded database in ${folder} does not open`, requestTimeoutMs);
-    if (!existsSync(complete)) {
-      await engine.run("CHECKPOINT");
-      writeFileSync(complete, "The database in pgdata was made completely.\n", { flush: true });
+    try {
+      await engine.#answer(openAnswer, `The embedded database in ${folder} does not open`, requestTimeoutMs);
+      if (!existsSync(complete)) {
+        await syncTree(data);
+        writeFileSync(complete, "The database in pgdata was made completely.\n", { flush: true });
+      }
+      return engine;
+    } catch (error) {
+      await worker.terminate();
+      throw error;
     }
-    return engine;
   }
 
   get broken(): boolean {
@@ -231,4 +241,21 @@ class Engine {
 
 function errorOf({ message, code }: PgliteFailure): Error {
   return Object.assign(new Error(message), { code });
+}
+
+/** Brings a whole folder to the disk. PGlite makes a new database without doing so. */
+async function syncTree(folder: string): Promise<void> {
+  for (const entry of await readdir(folder, { withFileTypes: true, recursive: true })) {
+    if (entry.isFile() || entry.isDirectory()) await syncPath(join(entry.parentPath, entry.name));
+  }
+  await syncPath(folder);
+}
+
+async function syncPath(path: string): Promise<void> {
+  const handle = await open(path);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
 }

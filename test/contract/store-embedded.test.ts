@@ -1,6 +1,6 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { readdir, rm } from "node:fs/promises";
+import { readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { createInterface, type Interface } from "node:readline";
@@ -8,9 +8,9 @@ import { pino } from "pino";
 import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { openStore } from "../../cloud/store/open.ts";
 import type { Store } from "../../cloud/store/store.ts";
-import { ConfigError } from "../../protocols/errors.ts";
+import { ConfigError, LinkError } from "../../protocols/errors.ts";
 import { EmbeddedDatabases } from "./store-databases.ts";
-import { allReadings, counterEdge, counterFrame, counterRows } from "./store-frames.ts";
+import { allReadings, counterEdge, counterFrame, counterRows, t0 } from "./store-frames.ts";
 
 const log = pino({ level: "silent" });
 
@@ -106,6 +106,30 @@ describe("the embedded store and its process", () => {
     const tookMs = performance.now() - began;
     // In the thread itself the event loop would stand still for all of it.
     expect(delay.max / 1e6).toBeLessThan(Math.max(50, tookMs / 2));
+  });
+
+  it("goes on by itself after the engine broke down, as when the disk was full", async () => {
+    const store = await open();
+    await counterEdge.save(store);
+    const [log, elsewhere] = [join(path, "pgdata", "pg_wal"), join(path, "pg_wal")];
+    const first = 30_000;
+    const write = (group: number) =>
+      store.write(Array.from({ length: 20 }, (_, i) => counterFrame(first + group * 20 + i)));
+    // Without the folder of its log PostgreSQL can go on only as far as the open file of it reaches.
+    await rename(log, elsewhere);
+    let group = 0;
+    const untilItFails = async () => {
+      for (; group < 100; group++) await write(group);
+    };
+    await expect(untilItFails()).rejects.toThrow(LinkError);
+    await expect(write(group)).rejects.toThrow(LinkError);
+    await rename(elsewhere, log);
+    const outcomes = new Set(await write(group));
+    expect(outcomes.size).toBe(1); // the whole group: stored now, or by the commit whose answer was lost
+    const range = { from: t0 + (first - 1) * counterRows, to: Number.MAX_SAFE_INTEGER, limit: 1_000_000 };
+    const { readings } = await store.readings(`${counterEdge.name}.d.count`, range);
+    expect(readings).toHaveLength((group + 1) * 20 * counterRows);
+    expect(readings.findIndex(({ value }, i) => value !== (first - 1) * counterRows + i)).toBe(-1);
   });
 
   it("makes the database anew when it was killed while making it", async () => {

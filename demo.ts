@@ -74,7 +74,7 @@ async function startAll({ port, folder, speed, parts, begun }: Start): Promise<v
   const cloudFile = join(examples, "cloud.yaml");
   // The plant and the broker need nothing of each other; the broker's port is then known to the others.
   const [plant, broker] = await Promise.all([
-    start("simulator", "plant", ["simulate", "--speed", String(speed)]),
+    start("simulator", "plant", ["simulate", "--speed", String(speed), "--first-batch", String(minuteOfYear())]),
     start("broker", "broker", ["broker", cloudFile]),
   ]);
   environment.MILLRACE_BROKER_URL = broker.broker!;
@@ -180,6 +180,12 @@ async function stopAll(parts: readonly Part[]): Promise<void> {
 
 function lastLines(file: string): string {
   return readFileSync(file, "utf8").trimEnd().split("\n").slice(-5).join("\n");
+}
+
+/** Where batches begin to count, so that a demo that goes on does not begin again with the names it gave before. */
+function minuteOfYear(): number {
+  const now = new Date();
+  return Math.floor((now.getTime() - Date.UTC(now.getUTCFullYear(), 0, 1)) / 60_000) + 1;
 }
 
 function newPassword(): string {

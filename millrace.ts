@@ -60,6 +60,7 @@ program
   .option("--control-port <port>", "HTTP on loopback, for faults on demand; 0 takes any free one", port, 0)
   .option("--speed <factor>", "60 runs an hour in a minute", positive, 1)
   .option("--seed <number>", "the same seed gives the same plant", positive, 1)
+  .option("--first-batch <number>", "number of the first batch", positive, 147)
   .option("--fault <fault...>", "faults from the start, such as bearing-wear:pump-1")
   .option("--counter <period-ms>", "counter mode: every tag counts 1, 2, 3 … with this period", positive)
   .option("--counter-tags <number>", "number of counting tags", positive, 100)
@@ -120,6 +121,7 @@ interface SimulateOptions {
   controlPort: number;
   speed: number;
   seed: number;
+  firstBatch: number;
   fault?: string[];
   counter?: number;
   counterTags: number;

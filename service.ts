@@ -1,4 +1,4 @@
-import { pino } from "pino";
+import { type Logger, pino } from "pino";
 import { messageOf } from "./protocols/errors.ts";
 
 /** A part of Millrace at work in this process. */
@@ -17,9 +17,15 @@ export interface ReadyMessage {
 /** How long a service may take to stop before the process ends all the same. */
 const stopTimeoutMs = 20_000;
 
-/** The log of a service: lines of JSON on standard output. */
-export function serviceLog(name: string, level: string) {
-  return pino({ name, level });
+/** The log of a service: lines of JSON on standard output. Node's own warnings go there too. */
+export function serviceLog(name: string, level: string): Logger {
+  const log = pino({ name, level });
+  process.removeAllListeners("warning");
+  process.on("warning", (warning) => {
+    // Experimental parts of Node are used with open eyes: SQLite for the buffer, type stripping for the console.
+    if (warning.name !== "ExperimentalWarning") log.warn({ err: warning }, warning.message);
+  });
+  return log;
 }
 
 /**

@@ -181,6 +181,7 @@ export interface Store {
   tag(name: string): Promise<TagRow | undefined>;
   readings(tag: string, range: ReadingRange): Promise<ReadingPage>;
   /** The gaps that match, the latest first. */
+  /** Those that begin last come first; gaps that begin at the same time keep an order of their own. */
   gaps(filter: GapFilter): Promise<GapRow[]>;
 
   /**

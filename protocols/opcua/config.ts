@@ -18,6 +18,7 @@ const endpoint = z
   })
   .meta({ examples: ["opc.tcp://10.0.5.11:4840"] });
 
+const interval = duration.refine((ms) => ms > 0, { error: () => 'a duration above zero, such as "500 ms"' });
 const queue = z.int().min(1).max(100_000);
 const discard = z.enum(["oldest", "newest"]);
 
@@ -47,14 +48,14 @@ export const opcuaDevice = z.strictObject({
   endpoint: endpoint.describe("The server's address."),
   login: login.optional().describe("User name and password; the session is anonymous without."),
   sampling: duration.prefault("1 s").describe("How often the server samples each node."),
-  publishing: duration.prefault("500 ms").describe("How often the server sends what has changed."),
+  publishing: interval.prefault("500 ms").describe("How often the server sends what has changed."),
   queue: queue
     .optional()
     .describe(
       "How many values the server keeps per node between two publishings. By default twice as many as can be sampled in that time, and at least 2.",
     ),
   discard: discard.default("oldest").describe("Which value the server drops when a node's queue is full."),
-  timeout: duration.prefault("10 s").describe("How long to wait for an answer of the server."),
+  timeout: interval.prefault("10 s").describe("How long to wait for an answer of the server."),
   tags: z.array(opcuaTag).min(1).describe("The signals to read."),
 });
 

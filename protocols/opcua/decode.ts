@@ -1,4 +1,12 @@
-import { DataType, type DataValue, type LocalizedText, type QualifiedName, VariantArrayType } from "node-opcua-client";
+import {
+  DataType,
+  type DataValue,
+  LocalizedText,
+  NodeId,
+  QualifiedName,
+  StatusCode,
+  VariantArrayType,
+} from "node-opcua-client";
 import type { ValueKind } from "../device.ts";
 import { isBad, isGood, type Micros, Quality, type Reading, type Value } from "../reading.ts";
 
@@ -11,8 +19,8 @@ export const Status = {
   BadDeadbandFilterInvalid: 0x808e0000,
 } as const;
 
-/** 9999-01-01, from which on a time means "the latest there is" (OPC 10000-6, 5.2.2.5). */
-const latestMs = 253_370_764_800_000;
+/** Some time in 2255, after which microseconds are no safe integers. OPC UA's "latest there is", 9999, lies beyond. */
+const latestMs = Math.floor(Number.MAX_SAFE_INTEGER / 1000);
 
 /**
  * One value of an item as a reading.
@@ -73,7 +81,7 @@ function kindOf(value: Value): ValueKind | null {
 
 /**
  * Whole microseconds; undefined for a time that cannot be one of a measurement: none, at or before 1970 (1601 is OPC
- * UA's "no time", 1970 a clock that was never set), or from 9999 on.
+ * UA's "no time", 1970 a clock that was never set), or after 2255.
  */
 export function microsOf(date: Date | null | undefined, picoseconds: number | null | undefined): Micros | undefined {
   const ms = date ? date.getTime() : Number.NaN;
@@ -111,47 +119,61 @@ function bigInteger64(raw: unknown, signed: boolean): bigint {
 
 /** The library gives 64-bit integers as two halves, the higher one first. */
 function halves(raw: unknown): readonly [number, number] {
-  return (raw as [number, number] | null) ?? [0, 0];
+  const [high, low] = isPair(raw) ? raw : [0, 0];
+  return [Number(high) || 0, Number(low) || 0];
 }
 
-/** A scalar of the other built-in types (OPC 10000-6, 5.1.2). Undefined: not supported; null: no value. */
+function isPair(raw: unknown): raw is [number, number] {
+  return raw !== null && typeof raw === "object" && "length" in raw && raw.length === 2;
+}
+
+/**
+ * A scalar of the other built-in types (OPC 10000-6, 5.1.2). Null: no value. Undefined: not supported, or not what the
+ * library promises for the type.
+ */
 function scalar(type: DataType, raw: unknown): Value | undefined {
   switch (type) {
     case DataType.Boolean:
-      return Boolean(raw);
+      return typeof raw === "boolean" ? raw : undefined;
     case DataType.SByte:
     case DataType.Byte:
     case DataType.Int16:
     case DataType.UInt16:
     case DataType.Int32:
     case DataType.UInt32:
-      return raw as number;
+      return Number.isFinite(raw) ? (raw as number) : undefined;
+    case DataType.StatusCode:
+      return raw instanceof StatusCode ? raw.value : undefined;
+    case DataType.Null:
+      return null;
+    default:
+      return text(type, raw ?? "");
+  }
+}
+
+/** The types that are read as text; undefined for all others. A null is an empty text. */
+function text(type: DataType, raw: unknown): string | undefined {
+  switch (type) {
     case DataType.String:
     case DataType.XmlElement:
-      return (raw as string | null) ?? "";
     case DataType.Guid:
-      return String(raw);
+      return typeof raw === "string" ? raw : undefined;
     case DataType.DateTime:
       return raw instanceof Date && !Number.isNaN(raw.getTime()) ? raw.toISOString() : "";
     case DataType.ByteString:
-      return (raw as Buffer | null)?.toString("base64") ?? "";
+      return Buffer.isBuffer(raw) ? raw.toString("base64") : "";
     case DataType.LocalizedText:
-      return (raw as LocalizedText | null)?.text ?? "";
+      return (raw instanceof LocalizedText && raw.text) || "";
     case DataType.QualifiedName:
-      return qualifiedName(raw as QualifiedName | null);
+      return raw instanceof QualifiedName ? qualifiedName(raw) : "";
     case DataType.NodeId:
     case DataType.ExpandedNodeId:
-      return String(raw ?? "");
-    case DataType.StatusCode:
-      return (raw as { value: number } | null)?.value ?? 0;
-    case DataType.Null:
-      return null;
+      return raw instanceof NodeId ? raw.toString() : "";
     default:
       return undefined;
   }
 }
 
-function qualifiedName(name: QualifiedName | null): string {
-  if (!name?.name) return "";
-  return name.namespaceIndex > 0 ? `${name.namespaceIndex}:${name.name}` : name.name;
+function qualifiedName({ name, namespaceIndex }: QualifiedName): string {
+  return namespaceIndex > 0 ? `${namespaceIndex}:${name ?? ""}` : (name ?? "");
 }

@@ -15,8 +15,8 @@ import { Status } from "./decode.ts";
 import { type NodeAddress, parseNodeAddress } from "./nodeid.ts";
 import { monitoring } from "./plan.ts";
 
-/** How many items one call creates where the server sets no limit. */
-const itemsPerCall = 1000;
+/** How many items one call creates at most: small PLCs take many small calls far better than one large one. */
+const itemsPerCall = 200;
 
 /** Why a server may refuse a deadband though it knows the node. */
 const filterRefusals: ReadonlySet<number> = new Set([

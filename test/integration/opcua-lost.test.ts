@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { ConfigError, LinkError, messageOf } from "../../protocols/errors.ts";
 import { type DeviceInput, Reader } from "./opcua/reader.ts";
 import { Server, type ServerOptions } from "./opcua/server.ts";
@@ -20,10 +20,11 @@ const options: ServerOptions = {
 
 describe("OPC UA, when something goes wrong", () => {
   const frees: (() => Promise<unknown>)[] = [];
-  const start = async (more: Partial<ServerOptions> = {}) => {
-    const server = await Server.start({ ...options, ...more });
-    frees.unshift(() => server.kill());
-    return server;
+  let server: Server;
+  const start = async (more: Partial<ServerOptions>) => {
+    const one = await Server.start({ ...options, ...more });
+    frees.unshift(() => one.kill());
+    return one;
   };
   const reader = (device: Omit<DeviceInput, "tags">) => {
     const one = new Reader({ tags, ...device });
@@ -32,6 +33,10 @@ describe("OPC UA, when something goes wrong", () => {
   };
   const failure = (one: Reader) => one.connect().catch((error) => error);
 
+  beforeAll(async () => {
+    server = await Server.start(options);
+  });
+  afterAll(() => server.kill());
   afterEach(async () => {
     for (const free of frees.splice(0)) await free();
   });
@@ -49,7 +54,6 @@ describe("OPC UA, when something goes wrong", () => {
   });
 
   it("notices a server that vanishes without closing anything, and lets go of it at once", async () => {
-    const server = await start();
     const one = await reader({ endpoint: server.endpoint }).start();
     await one.atLeast("level", 1);
     server.signal("SIGSTOP");
@@ -67,13 +71,13 @@ describe("OPC UA, when something goes wrong", () => {
   });
 
   it("closes in time though the server has just vanished", async () => {
-    const server = await start();
     const one = await reader({ endpoint: server.endpoint }).start();
     await one.atLeast("level", 1);
     server.signal("SIGSTOP");
     const closing = performance.now();
     await one.close();
     expect(performance.now() - closing).toBeLessThan(3000);
+    server.signal("SIGCONT");
   });
 
   it("logs in with user and password, and says what is wrong when it cannot", async () => {
@@ -116,7 +120,6 @@ describe("OPC UA, when something goes wrong", () => {
   });
 
   it("leaves nothing behind: the process ends by itself, silent, and its home stays empty", async () => {
-    const server = await start();
     const home = await mkdtemp(join(tmpdir(), "millrace-home-"));
     frees.push(() => rm(home, { recursive: true }));
     const program = fileURLToPath(new URL("./opcua/read-once.ts", import.meta.url));

@@ -171,18 +171,18 @@ export class Poll {
   }
 
   /**
-   * A request went unanswered: is it the unit or the block? One more question tells, for what the unit gave last if that
-   * is something else.
+   * A request went unanswered: was it the unit, the block, or chance? Asking for what the unit gave last, if that is
+   * something else, and once more for the block tells.
    */
   async *#confirm(block: Block, trouble: Trouble): AsyncGenerator<Batch, boolean> {
     const other = this.#other(block);
-    const meaning = await this.#ask(other ?? block);
-    if (meaning.is === "unanswered") {
-      yield this.#putUnitAside(block, meaning);
+    if (other && (await this.#ask(other)).is === "unanswered") {
+      yield this.#putUnitAside(block, trouble);
       return false;
     }
-    if (!other) return yield* this.#take(block, meaning);
-    yield this.#count(block) < patience ? this.#markBad(block.tags, trouble) : this.#putAside(block.tags, trouble);
+    const again = await this.#ask(block);
+    if (again.is !== "unanswered") return yield* this.#take(block, again);
+    yield other ? this.#putAside(block.tags, again) : this.#putUnitAside(block, again);
     return false;
   }
 

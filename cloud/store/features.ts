@@ -60,15 +60,11 @@ async function timescaledb(
     );
     if (!created) return undefined;
   }
-  let found: { version: string; license: string } | undefined;
-  await attempt("TimescaleDB, whose licence is not known", async () => {
-    const [row] = await database.query<{ version: string; license: string }>(
-      `SELECT extversion AS version, current_setting('timescaledb.license') AS license
-       FROM pg_extension WHERE extname = 'timescaledb'`,
-    );
-    found = row;
-  });
-  return found;
+  const [extension] = await database.query<{ version: string; license: string }>(
+    `SELECT extversion AS version, coalesce(current_setting('timescaledb.license', true), 'unknown') AS license
+     FROM pg_extension WHERE extname = 'timescaledb'`,
+  );
+  return extension;
 }
 
 async function makeHypertable(database: Database): Promise<void> {

@@ -134,8 +134,12 @@ class OpcuaDriver implements Driver {
     queue: ReadingQueue,
     tags: readonly number[],
   ): Promise<void> {
-    const { accepted, refused } = await items.create(subscription.id, tags);
+    const { accepted, refused, slower } = await items.create(subscription.id, tags);
     this.#report(tags.length, accepted.length, refused);
+    if (slower.length > 0) {
+      const named = slower.slice(0, namedTags).map(({ tag, samplingMs }) => `${this.#nameOf(tag)}: ${samplingMs} ms`);
+      this.#context.log.info({ tags: slower.length, slower: named }, "the server samples more slowly than asked");
+    }
     const time = now();
     const news = refused.filter(({ tag, status }) => this.#isNews(tag, status));
     if (news.length > 0) {

@@ -38,6 +38,19 @@ export interface Refusal {
 export interface Outcome {
   readonly accepted: readonly number[];
   readonly refused: readonly Refusal[];
+  /** Those of the accepted that the server samples more slowly than asked. */
+  readonly slower: readonly Slower[];
+}
+
+export interface Slower {
+  readonly tag: number;
+  readonly samplingMs: number;
+}
+
+/** What the server says of one item. */
+interface Answer {
+  readonly status: Quality;
+  readonly samplingMs: number;
 }
 
 /**
@@ -71,18 +84,24 @@ export class MonitoredItems {
       detail: `the server has no namespace ${this.#addresses[tag]!.namespace}`,
     }));
     const known = unknown.length === 0 ? tags : tags.filter((tag) => this.#namespaceOf(tag, namespaces) >= 0);
-    const statuses = await this.#ask(subscriptionId, known, namespaces, true);
-    const unfiltered = known.filter((_, at) => filterRefusals.has(statuses[at]!));
+    const answers = await this.#ask(subscriptionId, known, namespaces, true);
+    const unfiltered = known.filter((_, at) => filterRefusals.has(answers[at]!.status));
     const again = await this.#ask(subscriptionId, unfiltered, namespaces, false);
     const second = new Map(unfiltered.map((tag, at) => [tag, again[at]!]));
 
     const accepted: number[] = [];
+    const slower: Slower[] = [];
     known.forEach((tag, at) => {
-      const status = second.get(tag) ?? statuses[at]!;
-      if (!isBad(status)) accepted.push(tag);
-      else refused.push({ tag, status, detail: `the server refuses ${this.#device.tags[tag]!.node}` });
+      const { status, samplingMs } = second.get(tag) ?? answers[at]!;
+      if (isBad(status)) {
+        refused.push({ tag, status, detail: `the server refuses ${this.#device.tags[tag]!.node}` });
+        return;
+      }
+      accepted.push(tag);
+      const { samplingMs: askedMs } = monitoring(this.#device, this.#device.tags[tag]!);
+      if (askedMs > 0 && samplingMs > askedMs) slower.push({ tag, samplingMs });
     });
-    return { accepted, refused };
+    return { accepted, refused, slower };
   }
 
   #namespaceOf(tag: number, namespaces: readonly string[]): number {
@@ -90,23 +109,24 @@ export class MonitoredItems {
     return typeof namespace === "number" ? namespace : namespaces.indexOf(namespace);
   }
 
-  /** The status of each tag's item, in the order of `tags`. */
+  /** What the server says of each tag's item, in the order of `tags`. */
   async #ask(
     subscriptionId: number,
     tags: readonly number[],
     namespaces: readonly string[],
     filtered: boolean,
-  ): Promise<Quality[]> {
-    const statuses: Quality[] = [];
-    while (statuses.length < tags.length) {
-      const portion = tags.slice(statuses.length, statuses.length + this.#perCall);
+  ): Promise<Answer[]> {
+    const answers: Answer[] = [];
+    while (answers.length < tags.length) {
+      const portion = tags.slice(answers.length, answers.length + this.#perCall);
       const itemsToCreate = portion.map((tag) => this.#itemOf(tag, this.#namespaceOf(tag, namespaces), filtered));
       try {
         const { results } = await this.#connection.request("create monitored items", (session) =>
           session.createMonitoredItems({ subscriptionId, timestampsToReturn: TimestampsToReturn.Both, itemsToCreate }),
         );
         for (let at = 0; at < portion.length; at++) {
-          statuses.push(results?.[at]?.statusCode.value ?? Quality.BadConfigurationError);
+          const { statusCode, revisedSamplingInterval } = results?.[at] ?? {};
+          answers.push({ status: statusCode?.value ?? Quality.Bad, samplingMs: revisedSamplingInterval ?? 0 });
         }
       } catch (error) {
         // A server that does not tell its limit, or keeps to a lower one, is asked for less.
@@ -119,7 +139,7 @@ export class MonitoredItems {
         this.#perCall = Math.ceil(Math.min(this.#perCall, portion.length) / 2);
       }
     }
-    return statuses;
+    return answers;
   }
 
   #itemOf(tag: number, namespace: number, filtered: boolean): MonitoredItemCreateRequestOptions {

@@ -58,7 +58,7 @@ export class Subscription {
   #inFlight = 0;
   #sentAt = 0;
   #answers = 0;
-  #nextSequence: number | undefined;
+  #nextSequence = 1;
   #silence: NodeJS.Timeout | undefined;
   #hold: NodeJS.Timeout | undefined;
 
@@ -166,23 +166,26 @@ export class Subscription {
     this.#silence?.refresh();
     const { subscriptionId, notificationMessage } = response;
     if (subscriptionId !== this.#id) return;
-    const { sequenceNumber } = notificationMessage;
-    const missed = this.#nextSequence === undefined ? 0 : distance(this.#nextSequence, sequenceNumber);
-    if (missed > 0) this.#subscriber.missed(missed);
     const notifications = notificationMessage.notificationData ?? [];
     if (notifications.length === 0) {
-      this.#nextSequence = sequenceNumber;
       this.#subscriber.alive();
       return;
     }
-    this.#nextSequence = sequenceNumber === 0xffff_ffff ? 1 : sequenceNumber + 1;
-    this.#acknowledgements.push({ subscriptionId, sequenceNumber });
+    this.#count(notificationMessage.sequenceNumber);
+    this.#acknowledgements.push({ subscriptionId, sequenceNumber: notificationMessage.sequenceNumber });
     for (const notification of notifications) {
       if (notification instanceof DataChangeNotification) this.#subscriber.values(notification.monitoredItems ?? []);
       else if (notification instanceof StatusChangeNotification) {
         this.#connection.fail(`the server has ended the subscription (${notification.status.name})`);
       }
     }
+  }
+
+  /** Messages with news are numbered without a gap, from 1 to 2^32 - 1 and again (OPC 10000-4, 5.14.1.1). */
+  #count(sequenceNumber: number): void {
+    const missed = sequenceNumber - this.#nextSequence;
+    if (missed > 0) this.#subscriber.missed(missed);
+    this.#nextSequence = sequenceNumber === 0xffff_ffff ? 1 : sequenceNumber + 1;
   }
 
   /** Called when nothing has come for too long; answers that wait in the socket still count. */
@@ -194,9 +197,4 @@ export class Subscription {
       else this.#connection.failSilent(`no sign of life for ${Math.round(this.#silenceMs)} ms`);
     });
   }
-}
-
-/** How many sequence numbers lie from `expected` to `actual`; they run from 1 to 2^32 - 1 and begin again. */
-function distance(expected: number, actual: number): number {
-  return actual >= expected ? actual - expected : actual + 0xffff_ffff - expected;
 }

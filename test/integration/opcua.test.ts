@@ -201,6 +201,16 @@ describe("OPC UA", () => {
     await batches.return!();
   });
 
+  it("says where the server samples more slowly than asked", async () => {
+    const tags = [
+      { name: "state", node: node("state"), sampling: "1 ms" },
+      { name: "level", node: node("level"), sampling: "100 ms" },
+    ];
+    const one = await reader({ tags }).start();
+    await one.atLeast("level", 1);
+    expect(one.logged.join()).toMatch(/"slower":\["state: \d+ ms"\]/);
+  });
+
   it("is alive while nothing changes", async () => {
     const one = await reader({ tags: [{ name: "yes", node: node("yes") }] }).start();
     await one.atLeast("yes", 1);

@@ -20,7 +20,7 @@ export class Reader {
   #ended: Promise<unknown> = Promise.resolve();
 
   constructor(device: DeviceInput, settings?: Parameters<typeof opcua>[0]) {
-    const log = pino({ level: "warn" }, { write: (line: string) => this.logged.push(line) });
+    const log = pino({ level: "info" }, { write: (line: string) => this.logged.push(line) });
     this.driver = opcua(settings).driver(
       opcuaDevice.parse({
         name: "reactor-1",

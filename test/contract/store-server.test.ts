@@ -1,6 +1,6 @@
 import { createServer } from "node:net";
 import { pino } from "pino";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import { openStore } from "../../cloud/store/open.ts";
 import { PostgresDatabase } from "../../cloud/store/postgres.ts";
 import type { Store } from "../../cloud/store/store.ts";
@@ -143,6 +143,7 @@ describe.skipIf(serverUrl === undefined)(
 
     it("refuses a database that is newer than the program, and a migration that was changed", async () => {
       const own = await createServerDatabase();
+      onTestFinished(() => own.drop());
       const store = await own.open();
       await store.migrate();
       await own.ask("INSERT INTO schema_migration (number, name, checksum) VALUES (9999, '9999_future.sql', 'x')");
@@ -156,6 +157,7 @@ describe.skipIf(serverUrl === undefined)(
 
     it("turns the readings of a plain database into a hypertable when TimescaleDB is there, none lost", async () => {
       const own = await createServerDatabase();
+      onTestFinished(() => own.drop());
       const plain = await own.open("plain");
       await plain.migrate();
       await counterEdge.save(plain);

@@ -152,7 +152,6 @@ describe.skipIf(serverUrl === undefined)(
       await expect(store.migrate()).rejects.toThrow(ConfigError);
       await expect(store.migrate()).rejects.toThrow(/0001.*put the change into a new migration/);
       await store.close();
-      await own.drop();
     });
 
     it("turns the readings of a plain database into a hypertable when TimescaleDB is there, none lost", async () => {
@@ -170,7 +169,6 @@ describe.skipIf(serverUrl === undefined)(
       const readings = await allReadings(store, `${counterEdge.name}.d.count`);
       expect(readings.map(({ value }) => value)).toEqual(Array.from({ length: 3 * counterRows }, (_, i) => i));
       await store.close();
-      await own.drop();
     });
   },
 );

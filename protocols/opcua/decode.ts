@@ -56,15 +56,17 @@ export function toReading(tag: string, kind: ValueKind, dataValue: DataValue, ar
   return ofKind(kind, { tag, time, value, quality });
 }
 
-/** Why a value that the server calls good cannot be a reading, for a person. */
-export function unusable({ value: { dataType, arrayType } }: DataValue): string {
-  const type = DataType[dataType] ?? dataType;
+/**
+ * Why a value does not fit the tag, for a person; undefined where it does. A misfit is a matter of the device map, not
+ * of the process.
+ */
+export function misfitOf(reading: Reading, { value: { dataType, arrayType } }: DataValue): string | undefined {
+  const type = DataType[dataType] ?? `type ${dataType}`;
+  if (reading.quality === Status.BadTypeMismatch) return `the node's ${type} is not of the type that the tag names`;
+  if (reading.quality !== Quality.BadNotSupported) return undefined;
   if (arrayType !== VariantArrayType.Scalar)
     return `the node holds an array of ${type}: only single values can be read`;
-  if (dataType === DataType.Null) return "the node has no value yet";
-  if (dataType === DataType.Double || dataType === DataType.Float)
-    return `the node's ${type} is not a number of the wanted type`;
-  return `the node's ${type} is not of the wanted type, or cannot be a number, boolean or text`;
+  return `the node's ${type} cannot be read as a number, boolean or text`;
 }
 
 /** Refuses a value that is not of the wanted kind. */

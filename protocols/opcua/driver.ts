@@ -4,7 +4,7 @@ import type { Driver, DriverContext, Protocol } from "../driver.ts";
 import { isBad, now, type Quality, type Reading } from "../reading.ts";
 import type { OpcuaDevice } from "./config.ts";
 import { Connection } from "./connection.ts";
-import { hasOverflowed, toReading, unusable } from "./decode.ts";
+import { hasOverflowed, misfitOf, toReading } from "./decode.ts";
 import { type Identity, temporaryIdentity } from "./identity.ts";
 import { MonitoredItems, type Refusal } from "./items.ts";
 import { ReadingQueue } from "./queue.ts";
@@ -122,6 +122,7 @@ class OpcuaDriver implements Driver {
         queue,
         this.#device.tags.map((_, tag) => tag),
       );
+      subscription.guard();
     } catch (error) {
       this.#connection.fail("cannot subscribe", error);
     }
@@ -177,9 +178,8 @@ class OpcuaDriver implements Driver {
       const reading = toReading(tag.name, tag.type, value, arrival);
       if (hasOverflowed(status)) this.#context.overflow(tag.name, "the server's queue for this node was full");
       if (!this.#isNews(clientHandle, reading.quality)) continue;
-      if (isBad(reading.quality) && !isBad(status)) {
-        this.#context.log.warn({ tag: tag.name, quality: `0x${reading.quality.toString(16)}` }, unusable(value));
-      }
+      const misfit = reading.value === null && !isBad(status) ? misfitOf(reading, value) : undefined;
+      if (misfit) this.#context.log.warn({ tag: tag.name }, misfit);
       readings.push(reading);
     }
     return readings;

@@ -99,9 +99,16 @@ export class Subscription {
       keepAliveMs: interval * answer.revisedMaxKeepAliveCount,
       lifetimeMs: interval * answer.revisedLifetimeCount,
     };
-    this.#silence = setTimeout(() => this.#judgeSilence(), this.#silenceMs);
     this.#connection.lost.addEventListener("abort", () => this.stop(), { once: true });
     this.publish();
+  }
+
+  /**
+   * From now on silence is a fault. To be called when the items have been created: on some servers each of those calls
+   * puts off the next sign of life.
+   */
+  guard(): void {
+    if (this.#pipeline > 0) this.#silence = setTimeout(() => this.#judgeSilence(), this.#silenceMs);
   }
 
   /** Sends as many publish requests as are due. To be called when the subscriber is no longer full. */

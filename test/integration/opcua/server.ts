@@ -43,12 +43,14 @@ export interface ServerOptions {
 export class Server {
   readonly port: number;
   readonly #child: ChildProcess;
+  readonly #gone: Promise<void>;
   #last = 0;
   /** How many connections the server has at this moment. */
   connections = 0;
 
-  private constructor(child: ChildProcess, port: number) {
+  private constructor(child: ChildProcess, port: number, gone: Promise<void>) {
     this.#child = child;
+    this.#gone = gone;
     this.port = port;
     child.on("message", (message: { connections?: number }) => {
       this.connections = message.connections ?? this.connections;
@@ -64,12 +66,12 @@ export class Server {
       env: { ...process.env, HOME: home, XDG_CONFIG_HOME: home, XDG_DATA_HOME: home },
       stdio: ["ignore", process.env.SERVER_OUTPUT ? "inherit" : "ignore", "inherit", "ipc"],
     });
-    child.once("exit", () => void rm(home, { recursive: true, force: true }));
+    const gone = once(child, "exit").then(() => rm(home, { recursive: true, force: true }));
     const port = await new Promise<number>((resolve, reject) => {
       child.once("message", (message: { ready: number }) => resolve(message.ready));
       child.once("exit", (code) => reject(new Error(`the OPC UA server ended with ${code} before it was ready`)));
     });
-    return new Server(child, port);
+    return new Server(child, port, gone);
   }
 
   get endpoint(): string {
@@ -117,16 +119,13 @@ export class Server {
 
   /** Ends it as an operator would. */
   async shutdown(): Promise<void> {
-    const exit = once(this.#child, "exit");
     this.#child.send({ id: 0, do: "shutdown" });
-    await exit;
+    await this.#gone;
   }
 
   /** Ends it whatever its state. */
   async kill(): Promise<void> {
-    if (this.#child.exitCode !== null || this.#child.signalCode !== null) return;
-    const exit = once(this.#child, "exit");
     this.#child.kill("SIGKILL");
-    await exit;
+    await this.#gone;
   }
 }

@@ -2,14 +2,15 @@ import type { Database } from "./database.ts";
 import type { RefusedMessage, RefusedRow } from "./store.ts";
 import { storableText } from "./text.ts";
 
-/** How many refused messages are kept. */
-const refusedKept = 1000;
-/** How much of each is kept: 1,000 of them take 64 MB at most. */
-const refusedPayloadBytes = 64 * 1024;
+/** How many refused messages are kept at most, and how many bytes of them all. */
+const keptMessages = 1000;
+const keptBytes = 32 * 1024 * 1024;
+/** How much of one is kept: all of any frame, as its content is bounded to this. */
+const messageBytes = 8 * 1024 * 1024;
 
 /** Keeps refused messages; the oldest make room. */
 export async function keepRefused(database: Database, messages: readonly RefusedMessage[]): Promise<void> {
-  const kept = messages.slice(-refusedKept);
+  const kept = messages.slice(-keptMessages);
   if (kept.length === 0) return;
   const text = (value: string | null) => (value === null ? null : storableText(value));
   await database.transaction(async (transaction) => {
@@ -24,14 +25,17 @@ export async function keepRefused(database: Database, messages: readonly Refused
           Number.isSafeInteger(seq) ? seq : null,
           storableText(reason),
           payload.byteLength,
-          payload.subarray(0, refusedPayloadBytes),
+          payload.subarray(0, messageBytes),
         ],
       );
     }
     await transaction.query(
-      `DELETE FROM refused_message WHERE refused_id <=
-         (SELECT refused_id FROM refused_message ORDER BY refused_id DESC OFFSET $1 LIMIT 1)`,
-      [refusedKept],
+      `DELETE FROM refused_message WHERE refused_id <= (
+         SELECT refused_id FROM (
+           SELECT refused_id, row_number() OVER latest AS messages, sum(octet_length(payload)) OVER latest AS bytes
+           FROM refused_message WINDOW latest AS (ORDER BY refused_id DESC)
+         ) r WHERE messages > $1 OR bytes > $2 ORDER BY refused_id DESC LIMIT 1)`,
+      [keptMessages, keptBytes],
     );
   });
 }

@@ -341,24 +341,31 @@ export function storeContract(engine: string, create: () => Promise<TestDatabase
       }
     });
 
-    it("keeps a bounded number of refused messages, and a bounded part of each", async () => {
-      const message = (i: number) => ({
+    it("keeps a bounded number and size of refused messages, the latest", async () => {
+      const message = (i: number, bytes = 10) => ({
         topic: `millrace/\0/${i}`,
         edge: i % 2 === 0 ? "line-3" : null,
         stream: null,
         seq: i % 2 === 0 ? i : null,
         reason: "not a frame",
-        payload: new Uint8Array(i % 100 === 0 ? 200_000 : 10),
+        payload: new Uint8Array(bytes).fill(i),
       });
+      const kept = async () => (await store.refusedMessages(2000)).map(({ topic }) => Number(topic.split("/")[2]));
       await store.keepRefused([]);
       await store.keepRefused(Array.from({ length: 300 }, (_, i) => message(i)));
-      expect(await store.refusedMessages(2000)).toHaveLength(300);
+      expect(await kept()).toEqual(Array.from({ length: 300 }, (_, i) => 299 - i));
       await store.keepRefused(Array.from({ length: 1300 }, (_, i) => message(i)));
-      const kept = await store.refusedMessages(2000);
-      expect(kept).toHaveLength(1000);
-      expect(kept[0]).toMatchObject({ topic: "millrace/␀/1299", edge: null, seq: null, payloadBytes: 10 });
-      expect(kept[99]).toMatchObject({ edge: "line-3", seq: 1200, payloadBytes: 200_000 });
-      expect(kept[99]!.payload).toHaveLength(65_536);
+      expect(await kept()).toEqual(Array.from({ length: 1000 }, (_, i) => 1299 - i));
+
+      const mebibyte = 1024 * 1024;
+      await store.keepRefused([message(2000, 200_000), message(2001, 9 * mebibyte)]);
+      const [cut, whole] = await store.refusedMessages(2);
+      expect(whole).toMatchObject({ topic: "millrace/␀/2000", edge: "line-3", seq: 2000, payloadBytes: 200_000 });
+      expect(Buffer.from(whole!.payload).equals(message(2000, 200_000).payload)).toBe(true);
+      expect(cut).toMatchObject({ edge: null, seq: null, payloadBytes: 9 * mebibyte });
+      expect(cut!.payload).toHaveLength(8 * mebibyte);
+      await store.keepRefused([message(2002, 8 * mebibyte), message(2003, 8 * mebibyte), message(2004, 8 * mebibyte)]);
+      expect(await kept()).toEqual([2004, 2003, 2002, 2001]);
     });
 
     it("deletes what is older than asked, and still knows a deleted frame as a duplicate", async () => {

@@ -7,9 +7,11 @@ import { hostname } from "node:os";
 import { join } from "node:path";
 import {
   crypto_utils,
+  DataChangeNotification,
   DataType,
   DataValue,
   MessageSecurityMode,
+  PublishResponse,
   SecurityPolicy,
   type StatusCode,
   StatusCodes,
@@ -133,6 +135,15 @@ function burst(times: number) {
   }
 }
 
+/** How many values have been sent to all subscriptions. */
+let published = 0;
+server.on("response", (response) => {
+  if (!(response instanceof PublishResponse)) return;
+  for (const notification of response.notificationMessage.notificationData ?? []) {
+    if (notification instanceof DataChangeNotification) published += notification.monitoredItems?.length ?? 0;
+  }
+});
+
 process.on("message", (message: { id: number; do: string; with?: unknown }) => {
   const answer = (result?: unknown) => process.send!({ id: message.id, result });
   if (message.do === "update") {
@@ -144,6 +155,8 @@ process.on("message", (message: { id: number; do: string; with?: unknown }) => {
   } else if (message.do === "add") {
     add(message.with as Variable);
     answer();
+  } else if (message.do === "published") {
+    answer(published);
   } else if (message.do === "counter") {
     answer(counters[0]!.readValue().value.value);
   } else if (message.do === "sessions") {

@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 
 /** A new value of a variable. */
@@ -106,6 +107,19 @@ export class Server {
   /** The value that every counter has. */
   counter(): Promise<number> {
     return this.#ask("counter");
+  }
+
+  /** How many values the server has sent, once it sends no more. */
+  async published(): Promise<number> {
+    let before = -1;
+    let count = await this.#ask<number>("published");
+    while (count > before) {
+      // Longer than the publishing interval of the tests.
+      await setTimeout(150);
+      before = count;
+      count = await this.#ask<number>("published");
+    }
+    return count;
   }
 
   sessions(): Promise<{ sessions: number; subscriptions: number }> {

@@ -1,3 +1,5 @@
+import v8 from "node:v8";
+import vm from "node:vm";
 import { type Logger, pino } from "pino";
 import { messageOf } from "./protocols/errors.ts";
 
@@ -37,6 +39,7 @@ export async function runService(start: () => Promise<Service>): Promise<void> {
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => asked.resolve());
   process.once("disconnect", () => asked.resolve());
   const service = await start();
+  releaseStartMemory();
   const ready: ReadyMessage = { ready: service.addresses };
   process.send?.(ready);
   // A service without `finished` goes on until it is asked to stop.
@@ -48,6 +51,16 @@ export async function runService(start: () => Promise<Service>): Promise<void> {
   await service.stop();
   clearTimeout(late);
   if (process.connected) process.disconnect?.();
+}
+
+/**
+ * Gives back what loading and compiling the program took and left behind, about 60 MB: without memory pressure V8 would
+ * keep it for as long as the service runs, which on a small gateway is a fifth of all it has.
+ */
+function releaseStartMemory(): void {
+  v8.setFlagsFromString("--expose-gc");
+  const collect = vm.runInNewContext("gc") as NodeJS.GCFunction;
+  collect({ type: "major", execution: "sync", flavor: "last-resort" });
 }
 
 /** Errors that tell a person what to mend; their stack would tell nothing more. */

@@ -4,7 +4,7 @@ import type { RegisterPoint } from "./registers.ts";
 export interface CounterOptions {
   /** Time between two counts, in whole milliseconds. */
   readonly periodMs: number;
-  /** How many tags count; at most 9999. */
+  /** How many tags count; at most 10,000. */
   readonly tags: number;
 }
 
@@ -27,7 +27,7 @@ export class Counter {
     const { periodMs, tags } = options;
     if (!Number.isInteger(periodMs) || periodMs < 1)
       throw new RangeError("a counter's periodMs is a whole number from 1");
-    if (!Number.isInteger(tags) || tags < 1 || tags > 9999) throw new RangeError("a counter has 1 to 9999 tags");
+    if (!Number.isInteger(tags) || tags < 1 || tags > 10_000) throw new RangeError("a counter has 1 to 10,000 tags");
     this.options = options;
     this.#ids = Array.from({ length: tags }, (_, index) => `Counter.${String(index + 1).padStart(4, "0")}`);
   }

@@ -9,7 +9,7 @@ import { from as copyFrom } from "pg-copy-streams";
 import { CopyEncoder, readingTarget } from "../../cloud/store/copy-encoder.ts";
 import { decodeAcknowledgement } from "../../protocols/uplink/acknowledgement.ts";
 import { encodeDeviceMap } from "../../protocols/uplink/device-map.ts";
-import { packContent, sealFrame, type PackedContent } from "../../protocols/uplink/envelope.ts";
+import { type PackedContent, packContent, sealFrame } from "../../protocols/uplink/envelope.ts";
 import { type DeviceMap, type ReadingColumns, RowKind } from "../../protocols/uplink/frame.ts";
 import { topics } from "../../protocols/uplink/topics.ts";
 import { RigProcess } from "../integration/rig/process.ts";
@@ -130,7 +130,8 @@ function copyChunks(frames: readonly ReadingColumns[], ids: readonly number[]): 
   const copies: Uint8Array[][] = [];
   for (let start = 0; start < frames.length; start += framesPerCopy) {
     const encoder = new CopyEncoder();
-    for (const [n, columns] of frames.slice(start, start + framesPerCopy).entries()) encoder.add(columns, ids, start + n);
+    for (const [n, columns] of frames.slice(start, start + framesPerCopy).entries())
+      encoder.add(columns, ids, start + n);
     copies.push(encoder.finish());
   }
   return copies;

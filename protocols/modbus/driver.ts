@@ -31,19 +31,16 @@ class ModbusDriver implements Driver {
 
   /** Done when one unit has answered: gateways and half-dead devices accept connections too. */
   async connect(signal: AbortSignal): Promise<void> {
-    const { name, host, port, timeout } = this.#device;
+    const { host, port } = this.#device;
     const either = AbortSignal.any([signal, this.#closing.signal]);
     either.throwIfAborted();
     const link = this.#links.acquire(host, port);
     this.#link = link;
-    await link.open(timeout, either);
-    const troubles: string[] = [];
-    for (const [unitId, blocks] of Map.groupBy(planDevice(this.#device), (block) => block.unitId)) {
-      const meaning = meaningOf(await link.read(blocks[0]!, timeout, either));
-      if (meaning.is !== "unanswered") return;
-      troubles.push(`unit ${unitId}: ${meaning.why}`);
+    try {
+      await this.#greet(link, either);
+    } catch (error) {
+      throw this.#named(error);
     }
-    throw new LinkError(`${name}: ${host}:${port} accepts connections, but no unit answers (${troubles.join("; ")})`);
   }
 
   async *readings(signal: AbortSignal): AsyncGenerator<readonly Reading[]> {
@@ -57,7 +54,7 @@ class ModbusDriver implements Driver {
         else yield* next;
       }
     } catch (error) {
-      if (!either.aborted) throw error;
+      if (!either.aborted) throw this.#named(error);
     }
   }
 
@@ -65,5 +62,24 @@ class ModbusDriver implements Driver {
     this.#closing.abort();
     if (this.#link) this.#links.release(this.#link);
     this.#link = undefined;
+  }
+
+  /** Waits until one unit has answered. */
+  async #greet(link: Link, signal: AbortSignal): Promise<void> {
+    const { timeout } = this.#device;
+    await link.open(timeout, signal);
+    const troubles: string[] = [];
+    for (const [unitId, blocks] of Map.groupBy(planDevice(this.#device), (block) => block.unitId)) {
+      const meaning = meaningOf(await link.read(blocks[0]!, timeout, signal));
+      if (meaning.is !== "unanswered") return;
+      troubles.push(`unit ${unitId}: ${meaning.why}`);
+    }
+    throw new LinkError(`connections are accepted, but no unit answers (${troubles.join("; ")})`);
+  }
+
+  /** A lost link may be shared by several devices: its error is given the name of this one. */
+  #named(error: unknown): unknown {
+    if (!(error instanceof LinkError)) return error;
+    return new LinkError(`${this.#device.name}: ${error.message}`, { cause: error.cause });
   }
 }

@@ -225,7 +225,7 @@ export class Poll {
     const silent = this.#quarantine.cases.filter((one) => one.scope === "unit");
     if (new Set(this.#tags.map((tag) => tag.unitId)).size === silent.length) {
       const units = silent.map((one) => one.unitId).join(", ");
-      throw new LinkError(`${this.#device.name}: no unit answers any more (asked ${units}): ${why}`);
+      throw new LinkError(`no unit answers any more (asked ${units}): ${why}`);
     }
     this.#log.warn(
       { unitId, tags: tags.length },

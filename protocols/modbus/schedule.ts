@@ -7,12 +7,13 @@ interface Rate {
   unread: Block[];
   /** When the present scan was due. */
   tickMs: number;
-  /** How many scans in a row began so late that others were left out. */
-  late: number;
+  /** Rises by 1 with each scan that began so late that others were left out, and falls by a tenth with each other. */
+  lateness: number;
+  isTooFast: boolean;
 }
 
-/** So many scans in a row that leave others out mean that the rate cannot be kept. */
-const lateInARow = 3;
+/** From here on a rate is too fast: not for a single hitch, but surely where more than a tenth is left out. */
+const tooLate = 3;
 
 /**
  * Which block is to be read when. Each rate has a grid of its own, fixed at the start: a scan that begins late does not
@@ -24,14 +25,15 @@ export class Schedule {
   readonly #rates: Rate[];
   readonly #onOverrun: (everyMs: number) => void;
 
-  /** The first scan of every rate is due at `startMs`. `onOverrun` is told when a rate begins to be too fast. */
+  /** The first scan of every rate is due at `startMs`. `onOverrun` is told, once, of a rate that is too fast. */
   constructor(ratesMs: Iterable<number>, startMs: number, onOverrun: (everyMs: number) => void) {
     this.#rates = [...new Set(ratesMs)].map((everyMs) => ({
       everyMs,
       blocks: [],
       unread: [],
       tickMs: startMs - everyMs,
-      late: 0,
+      lateness: 0,
+      isTooFast: false,
     }));
     this.#onOverrun = onOverrun;
   }
@@ -52,8 +54,10 @@ export class Schedule {
       if (rate.unread.length > 0 || ticks < 1) continue;
       rate.tickMs += ticks * rate.everyMs;
       rate.unread = rate.blocks.toReversed();
-      rate.late = ticks > 1 ? rate.late + 1 : 0;
-      if (rate.late === lateInARow) this.#onOverrun(rate.everyMs);
+      rate.lateness = ticks > 1 ? rate.lateness + 1 : Math.max(0, rate.lateness - 0.1);
+      if (rate.lateness < tooLate || rate.isTooFast) continue;
+      rate.isTooFast = true;
+      this.#onOverrun(rate.everyMs);
     }
     const due = this.#rates.filter((rate) => rate.unread.length > 0);
     if (due.length === 0) return Math.min(...this.#rates.map((rate) => rate.tickMs + rate.everyMs));

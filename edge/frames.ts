@@ -1,7 +1,8 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 import { messageOf } from "../protocols/errors.ts";
-import { type Gap, type Micros, Quality, type Reading } from "../protocols/reading.ts";
+import { type Gap, isGood, type Micros, now, Quality, type Reading } from "../protocols/reading.ts";
+import { timeRange } from "../protocols/uplink/columns.ts";
 import { packContent } from "../protocols/uplink/envelope.ts";
 import { type ReadingColumns, RowKind } from "../protocols/uplink/frame.ts";
 import type { DeviceSpan, FrameBuffer, FrameRecord } from "./buffer/buffer.ts";
@@ -13,8 +14,6 @@ export interface FrameLimits {
   readonly lingerMs: number;
 }
 
-/** Beyond this the frame format cannot carry a time (2^52 µs: the year 2112). */
-const latestTime = 2 ** 52;
 /** How long to wait before a disk that refused is asked again. */
 const retryMs = 1000;
 /** How many closed frames may wait for the disk before the devices have to wait. */
@@ -196,8 +195,10 @@ class OpenRows {
   push(tag: number, { time, value, quality }: Reading): void {
     const row = this.count++;
     this.#tag[row] = tag;
-    this.#time[row] = time >= 0 && time < latestTime ? Math.round(time) : Date.now() * 1000;
-    this.#quality[row] = quality;
+    const possible = time >= timeRange.from && time < timeRange.to;
+    // A clock that was never set: the time of arrival stands in, and the reading says that it is not certain.
+    this.#time[row] = possible ? Math.round(time) : now();
+    this.#quality[row] = possible || !isGood(quality) ? quality : Quality.Uncertain;
     this.#kind[row] = RowKind.Null;
     if (typeof value === "number") {
       if (Number.isFinite(value)) {

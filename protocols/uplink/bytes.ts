@@ -1,5 +1,15 @@
 import { DataError } from "../errors.ts";
 
+/** 0, -1, 1, -2 … as 0, 1, 2, 3 …: numbers of small magnitude become small numbers, whatever their sign. */
+export function zigzag(value: number): number {
+  return value < 0 ? -2 * value - 1 : 2 * value;
+}
+
+/** The opposite of `zigzag`. */
+export function unzigzag(value: number): number {
+  return value % 2 === 0 ? value / 2 : -(value + 1) / 2;
+}
+
 /** A growing byte column. Integers are LEB128 varints of up to 53 bits, as in Protocol Buffers; signed ones zigzag. */
 export class ByteWriter {
   #bytes: Uint8Array<ArrayBuffer>;
@@ -35,7 +45,7 @@ export class ByteWriter {
 
   /** @param value a whole number with |value| < 2^52, so that its zigzag form stays exact */
   signed(value: number): void {
-    this.unsigned(value < 0 ? -2 * value - 1 : 2 * value);
+    this.unsigned(zigzag(value));
   }
 
   /**
@@ -98,8 +108,7 @@ export class ByteReader {
   }
 
   signed(): number {
-    const value = this.unsigned();
-    return value % 2 === 0 ? value / 2 : -(value + 1) / 2;
+    return unzigzag(this.unsigned());
   }
 
   /** `count` floats from byte planes into `into` from index `at`. Refuses NaN and infinities. */

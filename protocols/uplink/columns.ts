@@ -1,9 +1,15 @@
 import { DataError } from "../errors.ts";
-import { ByteReader, ByteWriter } from "./bytes.ts";
+import { ByteReader, ByteWriter, unzigzag, zigzag } from "./bytes.ts";
 import { type ReadingColumns, RowKind } from "./frame.ts";
 
 /** More rows than this in one frame are refused: it bounds what a hostile or broken sender can make a reader allocate. */
 export const maxRows = 65_536;
+
+/**
+ * The times that a frame can carry, in µs: from September 2001, before which a device's clock was never set, to January
+ * 2073. Differences of such times stay exact when they are doubled twice.
+ */
+export const timeRange = { from: 1e15, to: 1e15 + 2 ** 51 } as const;
 
 /** The encoded columns, as they stand in the Content message. README.md explains each to the byte. */
 export interface EncodedColumns {
@@ -40,36 +46,53 @@ const timeUnits = [1_000_000, 1000, 1];
 
 /**
  * Encodes rows that are grouped by tag (`tag` ascending); within a tag they keep their order. Values must be finite, times
- * within [0, 2^52) µs: from 1970 to 2112.
+ * within `timeRange`.
  */
 export function encodeColumns(rows: ReadingColumns): EncodedColumns {
   const groups = groupByTag(rows);
   const values = new ValueEncoder(rows);
-  for (let group = 0; group < groups.starts.length; group++) {
-    values.group(groups.starts[group]!, groups.starts[group + 1] ?? rows.count);
-  }
+  for (const { start, length } of groups) values.group(start, start + length);
   return {
     count: rows.count,
-    tags: groups.column.bytes(),
-    times: encodeTimes(rows, groups.starts),
+    tags: encodeTags(groups),
+    times: encodeTimes(rows, groups),
     qualities: encodeQualities(rows),
     ...values.columns(),
   };
 }
 
-function groupByTag(rows: ReadingColumns): { starts: number[]; column: ByteWriter } {
-  const starts: number[] = [];
-  const column = new ByteWriter();
-  let previous = 0;
+/** The rows of one tag. */
+interface Group {
+  readonly tag: number;
+  readonly start: number;
+  readonly length: number;
+}
+
+function groupByTag(rows: ReadingColumns): Group[] {
+  const groups: Group[] = [];
   for (let row = 0; row < rows.count; ) {
     const tag = rows.tag[row]!;
     const start = row;
     while (row < rows.count && rows.tag[row] === tag) row++;
-    starts.push(start);
-    writeRun(column, tag - previous, row - start);
-    previous = tag;
+    groups.push({ tag, start, length: row - start });
   }
-  return { starts, column };
+  return groups;
+}
+
+/** Neighbouring tags with equally many readings, as a poll gives them, are written together. */
+function encodeTags(groups: readonly Group[]): Uint8Array {
+  const column = new ByteWriter();
+  let next = 0;
+  for (let first = 0; first < groups.length; ) {
+    const { tag, length } = groups[first]!;
+    let end = first + 1;
+    while (end < groups.length && groups[end]!.tag === tag + end - first && groups[end]!.length === length) end++;
+    writeRun(column, (tag - next) * 2 + (length > 1 ? 1 : 0), end - first);
+    if (length > 1) column.unsigned(length - 2);
+    next = tag + end - first;
+    first = end;
+  }
+  return column.bytes();
 }
 
 /** A number and how often it holds. Once is the common case in a small frame, and costs no byte of its own. */
@@ -83,7 +106,7 @@ function readRun(reader: ByteReader): { value: number; length: number } {
   return { value: Math.floor(head / 2), length: head % 2 === 1 ? reader.unsigned() + 2 : 1 };
 }
 
-function encodeTimes(rows: ReadingColumns, starts: readonly number[]): Uint8Array {
+function encodeTimes(rows: ReadingColumns, groups: readonly Group[]): Uint8Array {
   if (rows.count === 0) return new Uint8Array();
   const first = rows.time[0]!;
   const unit = timeUnits.find((candidate) => {
@@ -94,17 +117,24 @@ function encodeTimes(rows: ReadingColumns, starts: readonly number[]): Uint8Arra
   column.unsigned(unit);
   column.signed(first);
   let base = first;
-  for (let group = 0; group < starts.length; group++) {
-    const end = starts[group + 1] ?? rows.count;
-    let previous = base;
-    for (let row = starts[group]!; row < end; row++) {
-      const time = rows.time[row]!;
-      column.signed((time - previous) / unit);
-      previous = time;
-      if (row === starts[group]) base = time;
+  for (let index = 0; index < groups.length; ) {
+    const group = groups[index]!;
+    let end = index + 1;
+    while (end < groups.length && sameTimes(rows, group, groups[end]!)) end++;
+    writeRun(column, zigzag((rows.time[group.start]! - base) / unit), end - index);
+    base = rows.time[group.start]!;
+    for (let row = group.start + 1; row < group.start + group.length; row++) {
+      column.signed((rows.time[row]! - rows.time[row - 1]!) / unit);
     }
+    index = end;
   }
   return column.bytes();
+}
+
+function sameTimes({ time }: ReadingColumns, one: Group, other: Group): boolean {
+  if (one.length !== other.length) return false;
+  for (let n = 0; n < one.length; n++) if (time[one.start + n] !== time[other.start + n]) return false;
+  return true;
 }
 
 function encodeQualities(rows: ReadingColumns): Uint8Array {
@@ -263,38 +293,56 @@ export function decodeColumns(encoded: EncodedColumns): ReadingColumns {
   return rows;
 }
 
-function decodeTags(column: Uint8Array, rows: ReadingColumns): Uint8Array {
+/** @returns where each tag's rows start, the end of the rows last */
+function decodeTags(column: Uint8Array, rows: ReadingColumns): number[] {
   const reader = new ByteReader(column, "tags");
-  const starts = new Uint8Array(rows.count); // 1 where a tag's group begins
-  let tag = 0;
+  const starts = [0];
+  let next = 0;
   let row = 0;
   while (!reader.atEnd) {
-    const { value, length } = readRun(reader);
-    tag += value;
-    if (tag > 0xffffffff || row + length > rows.count) {
+    const { value, length: tags } = readRun(reader);
+    const length = value % 2 === 1 ? reader.unsigned() + 2 : 1;
+    const first = next + Math.floor(value / 2);
+    next = first + tags;
+    if (next > 0xffffffff || row + tags * length > rows.count) {
       throw new DataError(`the column tags does not fit the frame's ${rows.count} readings`);
     }
-    starts[row] = 1;
-    rows.tag.fill(tag, row, row + length);
-    row += length;
+    for (let tag = first; tag < next; tag++) {
+      rows.tag.fill(tag, row, row + length);
+      row += length;
+      starts.push(row);
+    }
   }
   if (row !== rows.count) throw new DataError(`the column tags covers ${row} of the frame's ${rows.count} readings`);
   return starts;
 }
 
-function decodeTimes(column: Uint8Array, rows: ReadingColumns, starts: Uint8Array): void {
+function decodeTimes(column: Uint8Array, rows: ReadingColumns, starts: readonly number[]): void {
   if (rows.count === 0) return;
   const reader = new ByteReader(column, "times");
   const unit = reader.unsigned();
   if (!timeUnits.includes(unit)) throw new DataError(`the column times counts in an unknown unit of ${unit} µs`);
   let base = reader.signed();
-  let previous = base;
-  for (let row = 0; row < rows.count; row++) {
-    if (starts[row] === 1) previous = base;
-    previous += reader.signed() * unit;
-    if (starts[row] === 1) base = previous;
-    if (!Number.isSafeInteger(previous)) throw new DataError("the column times holds a time that no clock shows");
-    rows.time[row] = previous;
+  for (let group = 0; group < starts.length - 1; ) {
+    const { value, length: groups } = readRun(reader);
+    const start = starts[group]!;
+    const end = starts[group + 1]!;
+    base += unzigzag(value) * unit;
+    let time = base;
+    for (let row = start; row < end; row++) {
+      if (row > start) time += reader.signed() * unit;
+      if (!(time >= timeRange.from && time < timeRange.to)) {
+        throw new DataError(`the column times holds a time that no clock shows: ${time} µs`);
+      }
+      rows.time[row] = time;
+    }
+    for (let other = group + 1; other < group + groups; other++) {
+      if (starts[other + 1] === undefined || starts[other + 1]! - starts[other]! !== end - start) {
+        throw new DataError("the column times does not fit the column tags");
+      }
+      rows.time.copyWithin(starts[other]!, start, end);
+    }
+    group += groups;
   }
   if (!reader.atEnd) throw new DataError("the column times is longer than the frame");
 }
@@ -313,7 +361,13 @@ function decodeQualities(column: Uint8Array, rows: ReadingColumns): void {
   if (row !== 0 && row !== rows.count) throw new DataError("the column qualities ends too early");
 }
 
-function decodeValues(encoded: EncodedColumns, rows: ReadingColumns & { texts: string[] }, starts: Uint8Array): void {
+function decodeValues(
+  encoded: EncodedColumns,
+  rows: ReadingColumns & { texts: string[] },
+  starts: readonly number[],
+): void {
+  const isStart = new Uint8Array(rows.count + 1);
+  for (const start of starts) isStart[start] = 1;
   const encodings = new ByteReader(encoded.encodings, "encodings");
   const integers = new ByteReader(encoded.integers, "integers");
   const floats = new ByteReader(encoded.floats, "floats");
@@ -323,7 +377,7 @@ function decodeValues(encoded: EncodedColumns, rows: ReadingColumns & { texts: s
     if (row + length > rows.count) {
       throw new DataError(`the column encodings does not fit the frame's ${rows.count} readings`);
     }
-    decodeRun(encoding, row, length, { rows, starts, integers, floats, texts: encoded.texts });
+    decodeRun(encoding, row, length, { rows, isStart, integers, floats, texts: encoded.texts });
     row += length;
   }
   if (row !== rows.count) throw new DataError(`the column encodings covers ${row} of ${rows.count} readings`);
@@ -332,7 +386,8 @@ function decodeValues(encoded: EncodedColumns, rows: ReadingColumns & { texts: s
 
 interface ValueColumns {
   readonly rows: ReadingColumns & { texts: string[] };
-  readonly starts: Uint8Array;
+  /** 1 where a tag's rows start. */
+  readonly isStart: Uint8Array;
   readonly integers: ByteReader;
   readonly floats: ByteReader;
   readonly texts: readonly string[];
@@ -365,12 +420,12 @@ function decodeDecimals(encoding: number, row: number, end: number, from: ValueC
   const single = encoding >= Encoding.Decimal32;
   const power = powers[encoding - (single ? Encoding.Decimal32 : Encoding.Decimal)];
   if (power === undefined) throw new DataError(`the frame uses the unknown value encoding ${encoding}`);
-  const { rows, starts, integers } = from;
+  const { rows, isStart, integers } = from;
   rows.kind.fill(RowKind.Number, row, end);
   let previous = 0;
   for (let i = row; i < end; i++) {
     // Each tag's first value stands whole, so that a run over several tags needs no more than one.
-    if (starts[i] === 1 || i === row) previous = 0;
+    if (isStart[i] === 1 || i === row) previous = 0;
     previous += integers.signed();
     const value = previous / power;
     rows.number[i] = single ? Math.fround(value) : value;

@@ -3,6 +3,7 @@ import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { DataError } from "../../../../protocols/errors.ts";
 import type { Gap } from "../../../../protocols/reading.ts";
+import { timeRange } from "../../../../protocols/uplink/columns.ts";
 import {
   isIntact,
   maxContentBytes,
@@ -61,7 +62,7 @@ const row: fc.Arbitrary<Row> = fc.record({
   tag: fc.oneof(fc.nat(5), fc.nat(100_000)),
   time: fc.oneof(
     fc.nat().map((n) => 1_780_000_000_000_000 + n * 1000),
-    fc.integer({ min: 0, max: 2 ** 52 - 1 }),
+    fc.integer({ min: timeRange.from, max: timeRange.to - 1 }),
   ),
   quality: fc.oneof(fc.constant(0), fc.nat(0xffffffff)),
   value,

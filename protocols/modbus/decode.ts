@@ -1,5 +1,6 @@
 import { Quality, type Value } from "../reading.ts";
 import { type ModbusTag, type Order, typeOf } from "./config.ts";
+import { linear } from "./scale.ts";
 
 /** What the bytes of one tag say. */
 export interface Decoded {
@@ -21,7 +22,7 @@ export function decoderOf(tag: ModbusTag): Decoder {
   const type = typeOf(tag);
   if (type === "boolean") return bitDecoder(bytesSwapped ? tag.bit! ^ 8 : tag.bit!);
   if (type === "string") return textDecoder(tag.length!, bytesSwapped);
-  return numberDecoder(readers[type], bytesSwapped, wordsSwapped, tag.scale ?? 1, tag.offset ?? 0);
+  return numberDecoder(readers[type], bytesSwapped, wordsSwapped, linear(tag.scale ?? 1, tag.offset ?? 0));
 }
 
 /** What each order swaps against the most significant byte first: the bytes in each register, the registers, or both. */
@@ -71,27 +72,26 @@ function numberDecoder(
   { size, read }: NumberReader,
   bytesSwapped: boolean,
   wordsSwapped: boolean,
-  scale: number,
-  offset: number,
+  toUnits: (raw: number) => number,
 ): Decoder {
   if (!bytesSwapped && !wordsSwapped) {
-    return (bytes, position) => scaled(read(bytes, position * 2), scale, offset);
+    return (bytes, position) => scaled(read(bytes, position * 2), toUnits);
   }
   // Byte i of the number is byte i ^ flip of the answer: 1 exchanges neighbours, the rest reverses the registers.
   const flip = (bytesSwapped ? 1 : 0) | (wordsSwapped ? size - 2 : 0);
   const ordered = Buffer.alloc(size);
   return (bytes, position) => {
     for (let index = 0; index < size; index++) ordered[index] = bytes[position * 2 + (index ^ flip)]!;
-    return scaled(read(ordered, 0), scale, offset);
+    return scaled(read(ordered, 0), toUnits);
   };
 }
 
 /** A raw number in engineering units. */
-function scaled(raw: number | bigint, scale: number, offset: number): Decoded {
+function scaled(raw: number | bigint, toUnits: (raw: number) => number): Decoded {
   const nearest = Number(raw);
   // Not a number and the infinities are how instruments say that they have no measurement.
   if (!Number.isFinite(nearest)) return { value: null, quality: Quality.BadSensorFailure };
-  const value = nearest * scale + offset;
+  const value = toUnits(nearest);
   if (!Number.isFinite(value)) return { value: null, quality: Quality.BadOutOfRange };
   // A 64-bit integer above 2^53 may lie between two doubles: the nearest one is given, and said to be so.
   const exact = typeof raw === "number" || BigInt(nearest) === raw;

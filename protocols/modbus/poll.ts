@@ -32,7 +32,10 @@ export function quietMsOf(device: ModbusTcpDevice): number {
 }
 
 function quietestMs(tags: readonly PlacedTag[]): number {
-  return Math.max(signOfLifeMs, Math.min(...tags.map((tag) => tag.everyMs)));
+  return Math.max(
+    signOfLifeMs,
+    tags.reduce((least, tag) => Math.min(least, tag.everyMs), Number.POSITIVE_INFINITY),
+  );
 }
 
 /**
@@ -45,6 +48,7 @@ export class Poll {
   readonly #log: Logger;
   readonly #signal: AbortSignal;
   readonly #tags: readonly PlacedTag[];
+  readonly #quietestMs: number;
   readonly #schedule: Schedule;
   readonly #quarantine = new Quarantine();
   /** Where requests were found not to run across, by halving what was refused as a whole. */
@@ -66,6 +70,7 @@ export class Poll {
     this.#log = log;
     this.#signal = signal;
     this.#tags = placedTags(device);
+    this.#quietestMs = quietestMs(this.#tags);
     const rates = this.#tags.map((tag) => tag.everyMs);
     this.#schedule = new Schedule(rates, performance.now(), (everyMs) =>
       log.warn({ everyMs }, `what is to be read every ${everyMs} ms takes longer than that: scans are left out`),
@@ -80,7 +85,7 @@ export class Poll {
     this.#plan();
     const nowMs = performance.now();
     const retry = this.#quarantine.next();
-    const retryMs = retry ? Math.min(retry.dueMs, this.#lastSignMs + quietestMs(this.#tags)) : Number.POSITIVE_INFINITY;
+    const retryMs = retry ? Math.min(retry.dueMs, this.#lastSignMs + this.#quietestMs) : Number.POSITIVE_INFINITY;
     if (retry && retryMs <= nowMs) return this.#retry(retry.case);
     const scan = this.#schedule.next(nowMs);
     return typeof scan === "number" ? Math.min(scan, retryMs) : this.#read(scan);

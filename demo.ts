@@ -63,6 +63,7 @@ async function startAll({ port, folder, speed, parts, begun }: Start): Promise<v
     MILLRACE_HTTP_PORT: String(port),
     MILLRACE_CLOUD_DATA: join(folder, "database"),
     MILLRACE_EDGE_DATA: join(folder, "edge"),
+    MILLRACE_EDGE_HTTP_PORT: "0",
   };
   const start = async (name: string, what: string, args: readonly string[]) => {
     const part = new Part(name, args, environment, join(folder, "logs"));

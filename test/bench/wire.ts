@@ -28,6 +28,7 @@ export async function wireBench(): Promise<void> {
       MILLRACE_BROKER_URL: cloud.url,
       MILLRACE_EDGE_PASSWORD: "edge",
       MILLRACE_EDGE_DATA: join(folder, "edge"),
+      MILLRACE_EDGE_HTTP_PORT: "0",
       MILLRACE_SIM_OPCUA: opcua!,
       MILLRACE_SIM_MODBUS_HOST: host!,
       MILLRACE_SIM_MODBUS_PORT: port!,

@@ -33,6 +33,7 @@ beforeAll(async () => {
     MILLRACE_BROKER_URL: "mqtt://127.0.0.1:1883",
     MILLRACE_EDGE_PASSWORD: "a password",
     MILLRACE_EDGE_DATA: "data",
+    MILLRACE_EDGE_HTTP_PORT: "0",
   });
   opcuaDevices = devices.filter((device) => device.protocol === "opcua") as OpcuaDevice[];
   modbusDevices = devices.filter((device) => device.protocol === "modbus-tcp") as ModbusTcpDevice[];

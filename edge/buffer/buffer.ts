@@ -9,7 +9,7 @@ export interface BufferOptions {
   readonly edge: string;
   /** Folder of the buffer's files; made when it is missing. */
   readonly path: string;
-  /** Bound of the buffer's data, in bytes. */
+  /** Bound of the buffer's data, in bytes; the write-ahead log beside it takes some MiB more. */
   readonly maxBytes: number;
   readonly whenFull: WhenFull;
 }
@@ -28,6 +28,8 @@ export interface FrameRecord {
   readonly spans: readonly DeviceSpan[];
   /** The gaps that the frame reports: open ones are remembered until they are reported closed. */
   readonly gaps: readonly Gap[];
+  /** What the frame reports of the losses that an earlier append, or `open`, told of. */
+  readonly losses: readonly Gap[];
   /** Until when each device's data is known to be whole. */
   readonly watermarks: ReadonlyMap<string, Micros>;
 }
@@ -47,14 +49,14 @@ export interface Recovered {
   readonly watermarks: ReadonlyMap<string, Micros>;
   /** Gaps that were reported open and not closed since. */
   readonly openGaps: readonly Gap[];
-  /** Losses that no frame has reported yet. */
+  /** Losses that no frame has reported yet, and gaps whose reports were lost with their frames. */
   readonly losses: readonly Gap[];
 }
 
 export interface AppendResult {
   /** The frame's number in its stream; 0 when the buffer is full and the policy is `stop_collecting`: nothing was written. */
   readonly seq: number;
-  /** Losses that no frame has reported yet: to be among the gaps of the next frame. */
+  /** What the next frame is to report: losses, and gaps whose reports were lost with their frames. */
   readonly losses: readonly Gap[];
 }
 

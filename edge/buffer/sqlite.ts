@@ -3,36 +3,21 @@ import { mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { ConfigError } from "../../protocols/errors.ts";
-import type { Gap, GapReason, Micros } from "../../protocols/reading.ts";
+import type { Gap, Micros } from "../../protocols/reading.ts";
 import { isIntact, sealFrame } from "../../protocols/uplink/envelope.ts";
-import type {
-  AppendResult,
-  BufferedFrame,
-  BufferOptions,
-  BufferStats,
-  DeviceSpan,
-  FrameRecord,
-  Recovered,
-} from "./buffer.ts";
+import type { AppendResult, BufferedFrame, BufferOptions, BufferStats, FrameRecord, Recovered } from "./buffer.ts";
+import { schema, schemaVersion, statements } from "./schema.ts";
+import { type FrameAccount, UnreportedAccount } from "./unreported.ts";
 
-const schemaVersion = 1;
-const schema = `
-  CREATE TABLE stream (uuid TEXT NOT NULL, next_seq INTEGER NOT NULL) STRICT;
-  CREATE TABLE frame (seq INTEGER PRIMARY KEY, map_hash TEXT NOT NULL, spans TEXT NOT NULL, bytes BLOB NOT NULL) STRICT;
-  CREATE TABLE frame_set_aside (seq INTEGER PRIMARY KEY, reason TEXT NOT NULL, bytes BLOB NOT NULL) STRICT;
-  CREATE TABLE device_map (hash TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
-  CREATE TABLE watermark (device TEXT PRIMARY KEY, time INTEGER NOT NULL) STRICT;
-  CREATE TABLE open_gap (device TEXT, tag TEXT, reason TEXT, start INTEGER, detail TEXT NOT NULL,
-    PRIMARY KEY (device, tag, reason, start)) STRICT;
-  -- What was dropped or set aside and is not yet reported in a frame: one row a device and reason.
-  CREATE TABLE loss (device TEXT, reason TEXT, start INTEGER NOT NULL, stop INTEGER NOT NULL, readings INTEGER NOT NULL,
-    first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, PRIMARY KEY (device, reason)) STRICT;
-  PRAGMA user_version = ${schemaVersion};
-`;
 /** Free pages (of 4 KiB) that the file keeps. */
 const reservePages = 2048;
-/** How many damaged or refused frames are kept for inspection. */
+/** How many damaged or refused frames are kept for inspection, in this share of the buffer's bound. */
 const maxSetAside = 100;
+const setAsideShare = 1 / 16;
+/** Empty tables and the write-ahead log's first pages leave too little of a smaller buffer. */
+const leastBytes = 1024 * 1024;
+/** SQLite's result codes for a file that is no database, or no longer one. */
+const damagedCodes = new Set([11, 26]);
 
 /**
  * The buffer itself: one SQLite file, in write-ahead mode with `synchronous=FULL`, so that a commit that returned has
@@ -43,35 +28,31 @@ export class SqliteBuffer {
   readonly #options: BufferOptions;
   #database!: DatabaseSync;
   #statements!: Record<keyof typeof statements, StatementSync>;
+  #unreported!: UnreportedAccount;
   #stream = "";
   #nextSeq = 1;
+  #frames = 0;
 
   constructor(options: BufferOptions) {
     this.#options = options;
   }
 
   open(): Recovered {
-    const { path } = this.#options;
+    const { path, maxBytes } = this.#options;
+    if (maxBytes < leastBytes) {
+      throw new ConfigError(
+        `the buffer in ${path} may take only ${maxBytes} bytes: give buffer.max_size 1 MiB or more`,
+      );
+    }
     try {
       mkdirSync(path, { recursive: true });
       this.#database = new DatabaseSync(join(path, "buffer.sqlite"), { timeout: 1000 });
       this.#prepare();
+      return this.#recover();
     } catch (error) {
       if (error instanceof ConfigError) throw error;
-      const busy = error instanceof Error && error.message.includes("locked");
-      const advice = busy ? "another agent has it open: stop that one first" : "check the folder's rights and its disk";
-      throw new ConfigError(`the buffer in ${path} cannot be opened: ${advice}`, { cause: error });
+      throw new ConfigError(`the buffer in ${path} cannot be opened: ${adviceOn(error)}`, { cause: error });
     }
-    const { uuid, next_seq: nextSeq } = this.#statements.stream.get() as { uuid: string; next_seq: number };
-    this.#stream = uuid;
-    this.#nextSeq = nextSeq;
-    const watermarks = this.#statements.watermarks.all() as { device: string; time: Micros }[];
-    return {
-      stream: uuid,
-      watermarks: new Map(watermarks.map(({ device, time }) => [device, time])),
-      openGaps: this.#openGaps(),
-      losses: this.#losses(),
-    };
   }
 
   #prepare(): void {
@@ -94,15 +75,34 @@ export class SqliteBuffer {
     }
     const prepared = Object.entries(statements).map(([name, sql]) => [name, database.prepare(sql)]);
     this.#statements = Object.fromEntries(prepared);
+    this.#unreported = new UnreportedAccount(this.#statements);
+  }
+
+  #recover(): Recovered {
+    const { uuid, next_seq: nextSeq } = this.#statements.stream.get() as { uuid: string; next_seq: number };
+    this.#stream = uuid;
+    this.#nextSeq = nextSeq;
+    this.#frames = (this.#statements.countFrames.get() as { frames: number }).frames;
+    const watermarks = this.#statements.watermarks.all() as { device: string; time: Micros }[];
+    const gaps = this.#statements.openGaps.all() as unknown as (Gap & { readonly tag: string })[];
+    return {
+      stream: uuid,
+      watermarks: new Map(watermarks.map(({ device, time }) => [device, time])),
+      openGaps: gaps.map((gap) => ({ ...gap, tag: gap.tag || null, to: null })),
+      losses: this.#transaction(() => this.#unreported.offer()),
+    };
   }
 
   #transaction<T>(work: () => T): T {
+    const before = { nextSeq: this.#nextSeq, frames: this.#frames };
     this.#database.exec("BEGIN IMMEDIATE");
     try {
       const result = work();
       this.#database.exec("COMMIT");
       return result;
     } catch (error) {
+      this.#nextSeq = before.nextSeq;
+      this.#frames = before.frames;
       if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
       throw error;
     }
@@ -110,27 +110,23 @@ export class SqliteBuffer {
 
   /** Appends frames in one transaction: one flush to disk for all of them. */
   append(records: readonly FrameRecord[]): AppendResult[] {
-    const before = this.#nextSeq;
-    try {
-      return this.#transaction(() => {
-        const results = records.map((record) => ({ seq: this.#appendOne(record) }));
-        const losses = this.#losses();
-        return results.map((result) => ({ ...result, losses }));
-      });
-    } catch (error) {
-      this.#nextSeq = before;
-      throw error;
-    }
+    return this.#transaction(() => {
+      const seqs = records.map((record) => this.#appendOne(record));
+      const losses = this.#unreported.offer();
+      return seqs.map((seq) => ({ seq, losses }));
+    });
   }
 
-  #appendOne({ content, spans, gaps, watermarks }: FrameRecord): number {
-    const full = this.#usedBytes() >= this.#options.maxBytes;
-    if (full && this.#options.whenFull === "stop_collecting") return 0;
-    if (full) this.#dropOldest();
-    const seq = this.#nextSeq++;
+  #appendOne({ content, spans, gaps, losses, watermarks }: FrameRecord): number {
+    const seq = this.#nextSeq;
     const bytes = sealFrame({ edge: this.#options.edge, stream: this.#stream, seq }, content);
-    this.#statements.insertFrame.run(seq, content.mapHash, JSON.stringify(spans), bytes);
-    this.#statements.saveNextSeq.run(this.#nextSeq);
+    const full = this.#frames > 0 && this.#usedBytes() + bytes.length > this.#options.maxBytes;
+    if (full && this.#options.whenFull === "stop_collecting") return 0;
+    if (full) this.#dropOldest(bytes.length);
+    const reports = this.#unreported.carried([...losses, ...gaps]);
+    this.#statements.insertFrame.run(seq, content.mapHash, JSON.stringify(spans), reports, bytes);
+    this.#frames++;
+    this.#statements.saveNextSeq.run(++this.#nextSeq);
     this.#keepGaps(gaps);
     this.#keepWatermarks(watermarks);
     return seq;
@@ -138,9 +134,6 @@ export class SqliteBuffer {
 
   #keepGaps(gaps: readonly Gap[]): void {
     for (const { device, tag, reason, from, to, detail } of gaps) {
-      if (reason === "buffer_full" || reason === "frame_refused") {
-        this.#statements.lossReported.run(device, reason, from, to);
-      }
       if (to === null) this.#statements.gapOpens.run(device, tag ?? "", reason, from, detail);
       else this.#statements.gapCloses.run(device, tag ?? "", reason, from);
     }
@@ -155,20 +148,19 @@ export class SqliteBuffer {
   }
 
   /** Drops frames, oldest first, until a sixteenth of the bound is free: not one by one, which would cost each append. */
-  #dropOldest(): void {
-    const target = this.#options.maxBytes - this.#options.maxBytes / 16;
+  #dropOldest(needed: number): void {
+    const { maxBytes } = this.#options;
+    const target = maxBytes - Math.max(needed, maxBytes / 16);
     while (this.#usedBytes() > target) {
-      const frame = this.#statements.oldestFrame.get() as { seq: number; spans: string } | undefined;
+      const frame = this.#statements.oldestAccount.get() as FrameAccount | undefined;
       if (frame === undefined) return;
-      this.#lose("buffer_full", frame.seq, JSON.parse(frame.spans));
-      this.#statements.deleteFrame.run(frame.seq);
+      this.#unreported.lost(frame, "buffer_full", true);
+      this.#delete(frame.seq);
     }
   }
 
-  #lose(reason: GapReason, seq: number, spans: readonly DeviceSpan[]): void {
-    for (const { device, from, to, readings } of spans) {
-      this.#statements.lose.run({ device, reason, start: from, stop: to, readings, seq });
-    }
+  #delete(seq: number): void {
+    this.#frames -= Number(this.#statements.deleteFrame.run(seq).changes);
   }
 
   /** Bytes of the file that hold something: its size without its free pages. */
@@ -178,16 +170,21 @@ export class SqliteBuffer {
   }
 
   oldest(afterSeq: number, limit: number): BufferedFrame[] {
-    const rows = this.#statements.oldest.all(afterSeq, limit) as { seq: number; mapHash: string; bytes: Uint8Array }[];
-    const damaged = rows.filter(({ bytes }) => !isIntact(bytes)).map(({ seq }) => seq);
-    if (damaged.length === 0) return rows;
-    this.setAside(damaged.map((seq) => ({ seq, reason: "it was damaged on the edge's disk" })));
-    return rows.filter(({ seq }) => !damaged.includes(seq));
+    for (;;) {
+      const rows = this.#statements.oldest.all(afterSeq, limit) as unknown as BufferedFrame[];
+      const damaged = rows.filter(({ bytes }) => !isIntact(bytes)).map(({ seq }) => seq);
+      if (damaged.length === 0) return rows;
+      const reason = "it was damaged on the edge's disk";
+      this.#setAside(
+        damaged.map((seq) => ({ seq, reason })),
+        true,
+      );
+    }
   }
 
   release(seqs: readonly number[]): void {
     this.#transaction(() => {
-      for (const seq of seqs) this.#statements.deleteFrame.run(seq);
+      for (const seq of seqs) this.#delete(seq);
       // Drained space goes back to the file system, but for a reserve that the next frames fill again.
       const { free } = this.#statements.freePages.get() as { free: number };
       if (free > reservePages) this.#database.exec(`PRAGMA incremental_vacuum(${free - reservePages})`);
@@ -195,15 +192,19 @@ export class SqliteBuffer {
   }
 
   setAside(refused: readonly { readonly seq: number; readonly reason: string }[]): void {
+    this.#setAside(refused, false);
+  }
+
+  #setAside(frames: readonly { readonly seq: number; readonly reason: string }[], reportAgain: boolean): void {
     this.#transaction(() => {
-      for (const { seq, reason } of refused) {
-        const row = this.#statements.spans.get(seq) as { spans: string } | undefined;
-        if (row === undefined) continue;
+      for (const { seq, reason } of frames) {
+        const frame = this.#statements.account.get(seq) as FrameAccount | undefined;
+        if (frame === undefined) continue;
         this.#statements.copyAside.run(reason, seq);
-        this.#lose("frame_refused", seq, JSON.parse(row.spans));
-        this.#statements.deleteFrame.run(seq);
+        this.#unreported.lost(frame, "frame_refused", reportAgain);
+        this.#delete(seq);
       }
-      this.#statements.trimAside.run(maxSetAside);
+      this.#statements.trimAside.run(maxSetAside, this.#options.maxBytes * setAsideShare);
     });
   }
 
@@ -219,77 +220,20 @@ export class SqliteBuffer {
   }
 
   stats(): BufferStats {
-    const { frames } = this.#statements.count.get() as { frames: number };
-    return { frames, bytes: this.#usedBytes(), nextSeq: this.#nextSeq };
+    return { frames: this.#frames, bytes: this.#usedBytes(), nextSeq: this.#nextSeq };
   }
 
   close(): void {
     this.#database.close();
   }
+}
 
-  #openGaps(): Gap[] {
-    const rows = this.#statements.openGaps.all() as { tag: string; from: Micros }[];
-    return rows.map((row) => ({ ...row, tag: row.tag || null, to: null }) as Gap);
+/** What a person can do about a file that does not open. */
+function adviceOn(error: unknown): string {
+  const code = (error as { errcode?: number }).errcode ?? 0;
+  if ((code & 0xff) === 5) return "another agent has it open: stop that one first";
+  if (damagedCodes.has(code & 0xff)) {
+    return "its file is damaged: check the disk, move buffer.sqlite and buffer.sqlite-wal to another place, and start again; what was not forwarded stays in those files";
   }
-
-  #losses(): Gap[] {
-    return (this.#statements.losses.all() as unknown as LossRow[]).map((row) => ({
-      device: row.device,
-      tag: null,
-      reason: row.reason,
-      from: row.start,
-      to: row.stop,
-      detail: lossDetail(row),
-    }));
-  }
+  return "check the folder's rights and its disk";
 }
-
-interface LossRow {
-  readonly device: string;
-  readonly reason: GapReason;
-  readonly start: Micros;
-  readonly stop: Micros;
-  readonly readings: number;
-  readonly first_seq: number;
-  readonly last_seq: number;
-}
-
-function lossDetail({ reason, readings, first_seq: first, last_seq: last }: LossRow): string {
-  const what =
-    reason === "buffer_full" ? "dropped to keep the buffer within its bound" : "in frames that were set aside";
-  return `${readings} readings ${what} (frames ${first} to ${last})`;
-}
-
-const statements = {
-  stream: "SELECT uuid, next_seq FROM stream",
-  saveNextSeq: "UPDATE stream SET next_seq = ?",
-  insertFrame: "INSERT INTO frame (seq, map_hash, spans, bytes) VALUES (?, ?, ?, ?)",
-  deleteFrame: "DELETE FROM frame WHERE seq = ?",
-  oldest: "SELECT seq, map_hash AS mapHash, bytes FROM frame WHERE seq > ? ORDER BY seq LIMIT ?",
-  oldestFrame: "SELECT seq, spans FROM frame ORDER BY seq LIMIT 1",
-  spans: "SELECT spans FROM frame WHERE seq = ?",
-  count: "SELECT count(*) AS frames FROM frame",
-  copyAside: `INSERT OR REPLACE INTO frame_set_aside (seq, reason, bytes)
-    SELECT seq, ?, bytes FROM frame WHERE seq = ?`,
-  trimAside: `DELETE FROM frame_set_aside
-    WHERE seq NOT IN (SELECT seq FROM frame_set_aside ORDER BY seq DESC LIMIT ?)`,
-  map: "SELECT bytes FROM device_map WHERE hash = ?",
-  saveMap: "INSERT OR IGNORE INTO device_map (hash, bytes) VALUES (?, ?)",
-  dropUnusedMaps: "DELETE FROM device_map WHERE hash <> ? AND hash NOT IN (SELECT map_hash FROM frame)",
-  watermarks: "SELECT device, time FROM watermark",
-  saveWatermark: `INSERT INTO watermark (device, time) VALUES (?, ?)
-    ON CONFLICT (device) DO UPDATE SET time = max(time, excluded.time)`,
-  openGaps: 'SELECT device, tag, reason, start AS "from", detail FROM open_gap',
-  gapOpens: "INSERT OR REPLACE INTO open_gap (device, tag, reason, start, detail) VALUES (?, ?, ?, ?, ?)",
-  gapCloses: "DELETE FROM open_gap WHERE device = ? AND tag = ? AND reason = ? AND start = ?",
-  losses: "SELECT * FROM loss",
-  lose: `INSERT INTO loss (device, reason, start, stop, readings, first_seq, last_seq)
-    VALUES (:device, :reason, :start, :stop, :readings, :seq, :seq)
-    ON CONFLICT (device, reason) DO UPDATE SET
-      start = min(start, excluded.start), stop = max(stop, excluded.stop), readings = readings + excluded.readings,
-      first_seq = min(first_seq, excluded.first_seq), last_seq = max(last_seq, excluded.last_seq)`,
-  lossReported: "DELETE FROM loss WHERE device = ? AND reason = ? AND start = ? AND stop = ?",
-  freePages: "SELECT freelist_count AS free FROM pragma_freelist_count",
-  usedBytes: `SELECT (page_count - freelist_count) * page_size AS used
-    FROM pragma_page_count, pragma_freelist_count, pragma_page_size`,
-};

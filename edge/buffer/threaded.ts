@@ -23,6 +23,9 @@ interface PendingCall {
  * fails for the disk's sake (full, read-only, failing) rejects with a LinkError: it may succeed later.
  */
 export class ThreadedBuffer implements FrameBuffer {
+  /** Rejects when the thread has died: the buffer then takes nothing any more. Pending until then, and after `close`. */
+  readonly failed: Promise<never>;
+  readonly #failed = Promise.withResolvers<never>();
   readonly #options: BufferOptions;
   readonly #pending = new Map<number, PendingCall>();
   #worker: Worker | undefined;
@@ -30,19 +33,26 @@ export class ThreadedBuffer implements FrameBuffer {
 
   constructor(options: BufferOptions) {
     this.#options = options;
+    this.failed = this.#failed.promise;
+    this.failed.catch(() => undefined); // whoever waits for it hears of it
   }
 
   async open(): Promise<Recovered> {
     const worker = new Worker(new URL("./thread.ts", import.meta.url), {
       workerData: this.#options,
-      // The thread holds little beside SQLite's own memory.
+      // Frames live outside of the thread's heap; what it holds itself is young and short-lived.
       resourceLimits: { maxYoungGenerationSizeMb: 4 },
     });
     this.#worker = worker;
     worker.on("message", (answer: BufferAnswer) => this.#settle(answer));
-    worker.on("error", (error) => this.#fail(new LinkError("the buffer's thread has failed", { cause: error })));
-    worker.on("exit", () => this.#fail(new LinkError("the buffer is closed")));
-    return (await this.#call("open")) as Recovered;
+    worker.on("error", (error) => this.#died(worker, error));
+    worker.on("exit", (code) => this.#died(worker, new Error(`it ended with code ${code}`)));
+    try {
+      return (await this.#call("open")) as Recovered;
+    } catch (error) {
+      await this.close();
+      throw error;
+    }
   }
 
   append(record: FrameRecord): Promise<AppendResult> {
@@ -77,11 +87,13 @@ export class ThreadedBuffer implements FrameBuffer {
     return this.#call("stats") as Promise<BufferStats>;
   }
 
+  /** Finishes what was asked before, and ends the thread. */
   async close(): Promise<void> {
     const worker = this.#worker;
     if (worker === undefined) return;
-    await this.#call("close").catch(() => undefined); // a buffer that never opened has nothing to close
+    const closed = this.#call("close").catch(() => undefined); // a buffer that did not open has nothing to close
     this.#worker = undefined;
+    await closed;
     await worker.terminate();
   }
 
@@ -103,7 +115,12 @@ export class ThreadedBuffer implements FrameBuffer {
     else call?.reject(new LinkError(`the buffer's disk refuses: ${error.message}`, { cause: error.cause }));
   }
 
-  #fail(error: Error): void {
+  #died(worker: Worker, cause: unknown): void {
+    const error = new LinkError("the buffer's thread has died", { cause });
+    if (this.#worker === worker) {
+      this.#worker = undefined;
+      this.#failed.reject(error);
+    }
     for (const call of this.#pending.values()) call.reject(error);
     this.#pending.clear();
   }

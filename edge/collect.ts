@@ -2,8 +2,9 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 import type { DeviceConfig } from "../protocols/device.ts";
 import type { Driver, DriverContext, Protocol } from "../protocols/driver.ts";
-import { LinkError, messageOf } from "../protocols/errors.ts";
+import { ConfigError, LinkError, messageOf } from "../protocols/errors.ts";
 import { type Gap, type Micros, now, Quality, type Reading } from "../protocols/reading.ts";
+import { accept } from "./accept.ts";
 import type { FrameWriter } from "./frames.ts";
 import { GapLedger } from "./gaps.ts";
 import { Reporter } from "./report.ts";
@@ -25,11 +26,19 @@ export interface CollectorOptions {
   readonly watermark: Micros | undefined;
   readonly openGaps: readonly Gap[];
   readonly log: Logger;
+  /** How long connecting may take; a minute by default. */
+  readonly connectTimeoutMs?: number;
+  /** How long a driver may take to end after it was asked to, and again to close; then it is left to itself. */
+  readonly letGoMs?: number;
 }
 
 /** Silence of this many `quietMs` means that the device is lost, whatever its driver believes. */
 const silenceFactor = 3;
-const connectTimeoutMs = 60_000;
+const maxDoublings = 20;
+const defaultConnectTimeoutMs = 60_000;
+const defaultLetGoMs = 5000;
+/** So many unknown tags of a faulty driver are named in the log. */
+const maxUnknownTags = 20;
 
 /** What is known of a device's link, for health reports. */
 export type DeviceState = "connecting" | "up" | "down";
@@ -53,6 +62,11 @@ export class DeviceCollector {
   #failures = 0;
   #lastBatchAt = 0;
   #lastTrouble = "";
+  /** Counts the drivers: what one that was left to itself still says is ignored. */
+  #session = 0;
+  /** True while the buffer takes nothing: the silence is then ours, not the device's. */
+  #held = false;
+  readonly #unknownTags = new Set<string>();
 
   constructor(options: CollectorOptions) {
     this.#options = options;
@@ -66,46 +80,85 @@ export class DeviceCollector {
 
   /** Collects until `signal` is aborted. */
   async run(signal: AbortSignal): Promise<void> {
-    this.#gaps.resume(this.#options.watermark, this.#options.openGaps);
+    this.#gaps.resume(this.#options.watermark, this.#options.openGaps, now());
     while (!signal.aborted) {
-      const error = await this.#session(signal);
+      const error = await this.#live(signal);
       if (signal.aborted) return;
       this.#lost(error);
       const { firstMs, longestMs } = this.#options.backoff;
-      const waitMs = Math.min(firstMs * 2 ** Math.min(this.#failures++, 20), longestMs);
+      // What a person has to mend is not tried often, but it is: devices get mended, too.
+      const doublings = error instanceof ConfigError ? maxDoublings : Math.min(this.#failures++, maxDoublings);
+      const waitMs = Math.min(firstMs * 2 ** doublings, longestMs);
       // Jitter, so that devices that fell together do not all knock together.
       await delay(waitMs * (0.75 + Math.random() / 2), undefined, { signal }).catch(() => undefined);
     }
   }
 
   /** One life of a driver. Resolves with what ended it. */
-  async #session(signal: AbortSignal): Promise<unknown> {
+  async #live(signal: AbortSignal): Promise<unknown> {
+    const { letGoMs = defaultLetGoMs, protocol } = this.#options;
+    const session = ++this.#session;
     const ending = new AbortController();
     const either = AbortSignal.any([signal, ending.signal]);
     let driver: Driver | undefined;
     let watchdog: NodeJS.Timeout | undefined;
     try {
-      driver = this.#options.protocol.driver(this.device as never, this.#context());
-      await driver.connect(AbortSignal.any([either, AbortSignal.timeout(connectTimeoutMs)]));
+      driver = protocol.driver(this.device as never, this.#context(session));
+      await this.#connect(driver, either);
       this.#lastBatchAt = performance.now();
       watchdog = this.#watch(driver.quietMs, ending);
-      for await (const batch of driver.readings(either)) {
-        this.#take(batch, driver.quietMs);
-        if (this.#options.writer.blocked) await this.#waitForBuffer(driver.quietMs);
-      }
+      await lettingGo(this.#readAll(driver, session, either), either, letGoMs);
       return ending.signal.reason ?? new LinkError("the driver has ended by itself");
     } catch (error) {
       return ending.signal.reason ?? error;
     } finally {
       clearInterval(watchdog);
-      await driver?.close();
+      this.#session++;
+      if (driver !== undefined) await this.#close(driver);
     }
   }
 
-  #context(): DriverContext {
+  async #connect(driver: Driver, signal: AbortSignal): Promise<void> {
+    const { connectTimeoutMs = defaultConnectTimeoutMs, letGoMs = defaultLetGoMs } = this.#options;
+    const limit = new AbortController();
+    const late = new LinkError(`no connection within ${connectTimeoutMs / 1000} s`);
+    const timer = setTimeout(() => limit.abort(late), connectTimeoutMs);
+    const either = AbortSignal.any([signal, limit.signal]);
+    try {
+      await lettingGo(driver.connect(either), either, letGoMs);
+    } catch (error) {
+      throw limit.signal.aborted ? late : error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  async #readAll(driver: Driver, session: number, signal: AbortSignal): Promise<void> {
+    for await (const batch of driver.readings(signal)) {
+      if (session !== this.#session) return;
+      this.#take(batch, driver.quietMs);
+      if (this.#options.writer.blocked) await this.#waitForBuffer(driver.quietMs, signal);
+    }
+  }
+
+  /** A driver that does not close must not keep its device from being tried again. */
+  async #close(driver: Driver): Promise<void> {
+    const { letGoMs = defaultLetGoMs } = this.#options;
+    try {
+      await lettingGo(driver.close(), AbortSignal.abort(), letGoMs);
+    } catch (error) {
+      this.#log.error({ err: error }, `the driver cannot be closed and is left to itself: ${messageOf(error)}`);
+    }
+  }
+
+  #context(session: number): DriverContext {
     return {
       log: this.#log,
-      overflow: (tag, detail) => this.#gaps.overflowed(tag, now(), detail),
+      overflow: (tag, detail) => {
+        if (session !== this.#session) return;
+        if (tag !== null && !this.#index.has(tag)) this.#unknown(tag);
+        else this.#gaps.overflowed(tag, now(), detail);
+      },
     };
   }
 
@@ -113,7 +166,7 @@ export class DeviceCollector {
   #watch(quietMs: number, ending: AbortController): NodeJS.Timeout {
     return setInterval(() => {
       const silentMs = performance.now() - this.#lastBatchAt;
-      if (silentMs > quietMs * silenceFactor) {
+      if (!this.#held && silentMs > quietMs * silenceFactor) {
         ending.abort(new LinkError(`the device has been silent for ${Math.round(silentMs / 1000)} s`));
       }
     }, quietMs);
@@ -125,10 +178,14 @@ export class DeviceCollector {
     this.#lastBatchAt = performance.now();
     if (this.state !== "up") this.#found();
     let latest: Micros | undefined;
-    for (const reading of batch) {
-      const tag = this.#index.get(reading.tag);
-      if (tag === undefined) throw new Error(`the driver gave a reading of the unknown tag ${reading.tag}`);
-      this.#gaps.reading(tag, reading);
+    for (const given of batch) {
+      const tag = this.#index.get(given.tag);
+      if (tag === undefined) {
+        this.#unknown(given.tag);
+        continue;
+      }
+      const reading = accept(given, arrival);
+      this.#gaps.reading(tag, reading, arrival);
       if (latest === undefined || reading.time > latest) latest = reading.time;
       if (this.#reporter.passes(tag, reading)) {
         writer.add(firstTag + tag, reading);
@@ -140,12 +197,24 @@ export class DeviceCollector {
     writer.whole(device.name, this.#gaps.watermark!);
   }
 
-  async #waitForBuffer(quietMs: number): Promise<void> {
+  /** A fault of the driver. The reading has no place to go; the others do. */
+  #unknown(tag: string): void {
+    if (this.#unknownTags.has(tag) || this.#unknownTags.size >= maxUnknownTags) return;
+    this.#unknownTags.add(tag);
+    this.#log.error(
+      { tag },
+      "the driver gave a reading of a tag that the device does not have; such readings are dropped",
+    );
+  }
+
+  async #waitForBuffer(quietMs: number, signal: AbortSignal): Promise<void> {
     const from = this.#gaps.watermark ?? now();
     const since = performance.now();
-    await this.#options.writer.ready();
+    this.#held = true;
+    await this.#options.writer.ready(signal);
+    this.#held = false;
     this.#lastBatchAt = performance.now();
-    if (this.#lastBatchAt - since > quietMs) this.#gaps.blocked(from, now());
+    if (!signal.aborted && this.#lastBatchAt - since > quietMs) this.#gaps.blocked(from, now());
   }
 
   #found(): void {
@@ -170,5 +239,22 @@ export class DeviceCollector {
       const reading = { tag: name, time, value: null, quality: Quality.BadNoCommunication };
       if (this.#reporter.passes(tag, reading)) this.#options.writer.add(this.#options.firstTag + tag, reading);
     }
+  }
+}
+
+/** The outcome of `work`, unless it takes longer than `graceMs` after `signal` was aborted: then it is not waited for. */
+async function lettingGo<T>(work: Promise<T>, signal: AbortSignal, graceMs: number): Promise<T> {
+  const left = Promise.withResolvers<never>();
+  let timer: NodeJS.Timeout | undefined;
+  const leave = () => {
+    timer = setTimeout(() => left.reject(new LinkError(`the driver has not ended within ${graceMs} ms`)), graceMs);
+  };
+  if (signal.aborted) leave();
+  else signal.addEventListener("abort", leave, { once: true });
+  try {
+    return await Promise.race([work, left.promise]);
+  } finally {
+    signal.removeEventListener("abort", leave);
+    clearTimeout(timer);
   }
 }

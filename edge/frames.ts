@@ -1,8 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 import { messageOf } from "../protocols/errors.ts";
-import { type Gap, isGood, type Micros, now, Quality, type Reading } from "../protocols/reading.ts";
-import { timeRange } from "../protocols/uplink/columns.ts";
+import type { Gap, Micros, Reading } from "../protocols/reading.ts";
 import { packContent } from "../protocols/uplink/envelope.ts";
 import { type ReadingColumns, RowKind } from "../protocols/uplink/frame.ts";
 import type { DeviceSpan, FrameBuffer, FrameRecord } from "./buffer/buffer.ts";
@@ -14,6 +13,9 @@ export interface FrameLimits {
   readonly lingerMs: number;
 }
 
+/** A frame is closed when its texts together are this long, in UTF-16 units, or when it holds this many gaps. */
+const maxTextsLength = 512 * 1024;
+const maxGaps = 4096;
 /** How long to wait before a disk that refused is asked again. */
 const retryMs = 1000;
 /** How many closed frames may wait for the disk before the devices have to wait. */
@@ -43,14 +45,20 @@ export class FrameWriter {
   #waiting = 0;
   #tail: Promise<void> = Promise.resolve();
   #closed = false;
-  #troubled = false;
+  /** Aborted at the end: no waiting before the last attempt. */
+  readonly #retry = new AbortController();
+  /** A frame was given up at the end: none after it may reach the disk, for its watermark would cover the loss. */
+  #gaveUp = false;
+  /** The linger ended while the disk took nothing. */
+  #overdue = false;
+  #trouble: string | undefined;
 
   constructor(options: {
     buffer: FrameBuffer;
     limits: FrameLimits;
     mapHash: string;
     deviceOf: readonly string[];
-    /** Losses of the last run that no frame has reported yet. */
+    /** What the last run lost and no frame has reported yet. */
     losses: readonly Gap[];
     log: Logger;
     /** Called whenever frames were appended. */
@@ -76,21 +84,34 @@ export class FrameWriter {
     return this.#waiting >= maxWaitingFrames;
   }
 
-  /** Resolves when frames can be taken again. */
-  async ready(): Promise<void> {
-    while (this.blocked && !this.#closed) await this.#tail;
+  /** What keeps frames from the disk now, for a person; undefined while all is well. */
+  get trouble(): string | undefined {
+    return this.#trouble;
   }
 
-  /** @param tag the tag's index in the device map */
+  /** Resolves when frames can be taken again, or when `signal` is aborted. */
+  async ready(signal: AbortSignal): Promise<void> {
+    const aborted = Promise.withResolvers<void>();
+    const abort = () => aborted.resolve();
+    signal.addEventListener("abort", abort, { once: true });
+    while (this.blocked && !this.#closed && !signal.aborted) await Promise.race([this.#tail, aborted.promise]);
+    signal.removeEventListener("abort", abort);
+  }
+
+  /**
+   * @param tag the tag's index in the device map
+   * @param reading as `accept` gives it
+   */
   add(tag: number, reading: Reading): void {
     if (this.#rows.count === 0) this.#startLinger();
     this.#rows.push(tag, reading);
-    if (this.#rows.count >= this.#limits.maxReadings) this.#closeFrame();
+    if (this.#rows.count >= this.#limits.maxReadings || this.#rows.textsLength >= maxTextsLength) this.#closeFrame();
   }
 
   addGap(gap: Gap): void {
     this.#gaps.push(gap);
-    this.#startLinger();
+    if (this.#gaps.length >= maxGaps) this.#closeFrame();
+    else this.#startLinger();
   }
 
   /** Says that the device's data is whole until `time`: saved with the frame that holds its readings. */
@@ -98,28 +119,39 @@ export class FrameWriter {
     this.#watermarks.set(device, time);
   }
 
-  /** Puts everything on disk; resolves when it is there, or when `signal` is aborted because the disk refuses. */
+  /** Puts everything on disk. Resolves when it is there, or when the disk has refused it once more. */
   async close(): Promise<void> {
     clearInterval(this.#marker);
-    this.#closeFrame();
     this.#closed = true;
+    this.#retry.abort();
+    this.#closeFrame();
     await this.#tail;
+    if (this.#waiting === 0) await this.#mark();
+    else this.#log.error({ frames: this.#waiting }, "what was collected last could not be put on disk");
   }
 
   #startLinger(): void {
-    this.#linger ??= setTimeout(() => this.#closeFrame(), this.#limits.lingerMs);
+    if (!this.#closed) this.#linger ??= setTimeout(() => this.#lingered(), this.#limits.lingerMs);
+  }
+
+  /** While the disk takes nothing the frame is left open, so that what waits stays bounded. */
+  #lingered(): void {
+    this.#linger = undefined;
+    if (this.blocked) this.#overdue = true;
+    else this.#closeFrame();
   }
 
   #closeFrame(): void {
     clearTimeout(this.#linger);
     this.#linger = undefined;
+    this.#overdue = false;
     if (this.#rows.count === 0 && this.#gaps.length === 0 && this.#losses.length === 0) return;
     const rows = this.#rows.grouped();
-    const gaps = [...this.#gaps, ...this.#losses];
     const record: FrameRecord = {
-      content: packContent(this.#mapHash, rows, gaps),
+      content: packContent(this.#mapHash, rows, [...this.#losses, ...this.#gaps]),
       spans: spansOf(rows, this.#deviceOf),
-      gaps,
+      gaps: this.#gaps,
+      losses: this.#losses,
       watermarks: this.#watermarks,
     };
     this.#rows.clear();
@@ -132,7 +164,7 @@ export class FrameWriter {
 
   /** Tries until the frame is on disk: a full disk or buffer delays a frame and loses none. */
   async #append(record: FrameRecord): Promise<void> {
-    for (;;) {
+    while (!this.#gaveUp) {
       try {
         const { seq, losses } = await this.#buffer.append(record);
         if (seq > 0) {
@@ -145,38 +177,50 @@ export class FrameWriter {
       } catch (error) {
         this.#tell(`a frame cannot be put on disk; collecting waits: ${messageOf(error)}`);
       }
-      if (this.#closed) return;
-      await delay(retryMs);
+      if (this.#closed) this.#gaveUp = true;
+      else await delay(retryMs, undefined, { signal: this.#retry.signal }).catch(() => undefined);
     }
   }
 
   #appendedOne(losses: readonly Gap[]): void {
     this.#waiting--;
-    if (this.#troubled) this.#log.info("frames are put on disk again");
-    this.#troubled = false;
+    this.#well();
     if (losses.length > 0) {
       this.#losses = losses;
       this.#startLinger();
     }
+    if (this.#overdue) this.#closeFrame();
     this.#appended();
   }
 
+  /** Says it once, and again when the cause changes. */
   #tell(trouble: string): void {
-    if (!this.#troubled) this.#log.error(trouble);
-    this.#troubled = true;
+    if (trouble !== this.#trouble) this.#log.error(trouble);
+    this.#trouble = trouble;
   }
 
-  #mark(): void {
-    if (this.#watermarks.size === 0 || this.#rows.count > 0 || this.#waiting > 0) return;
+  #well(): void {
+    if (this.#trouble !== undefined) this.#log.info("frames are put on disk again");
+    this.#trouble = undefined;
+  }
+
+  async #mark(): Promise<void> {
+    if (this.#watermarks.size === 0 || this.#rows.count + this.#gaps.length + this.#waiting > 0) return;
     const watermarks = this.#watermarks;
     this.#watermarks = new Map();
-    this.#buffer.mark(watermarks).catch((error) => this.#tell(`the buffer cannot be written: ${messageOf(error)}`));
+    try {
+      await this.#buffer.mark(watermarks);
+      this.#well();
+    } catch (error) {
+      this.#tell(`the buffer cannot be written: ${messageOf(error)}`);
+    }
   }
 }
 
 /** The rows of the frame that is being gathered, in order of arrival. */
 class OpenRows {
   count = 0;
+  textsLength = 0;
   readonly #tag: Uint32Array;
   readonly #time: Float64Array;
   readonly #quality: Uint32Array;
@@ -195,29 +239,25 @@ class OpenRows {
   push(tag: number, { time, value, quality }: Reading): void {
     const row = this.count++;
     this.#tag[row] = tag;
-    const possible = time >= timeRange.from && time < timeRange.to;
-    // A clock that was never set: the time of arrival stands in, and the reading says that it is not certain.
-    this.#time[row] = possible ? Math.round(time) : now();
-    this.#quality[row] = possible || !isGood(quality) ? quality : Quality.Uncertain;
+    this.#time[row] = time;
+    this.#quality[row] = quality;
     this.#kind[row] = RowKind.Null;
     if (typeof value === "number") {
-      if (Number.isFinite(value)) {
-        this.#kind[row] = RowKind.Number;
-        this.#number[row] = value;
-      } else {
-        this.#quality[row] = Quality.BadDecodingError; // NaN and infinities are no values
-      }
+      this.#kind[row] = RowKind.Number;
+      this.#number[row] = value;
     } else if (typeof value === "boolean") {
       this.#kind[row] = RowKind.Boolean;
       this.#number[row] = value ? 1 : 0;
     } else if (typeof value === "string") {
       this.#kind[row] = RowKind.Text;
       this.#texts[row] = value;
+      this.textsLength += value.length;
     }
   }
 
   clear(): void {
     this.count = 0;
+    this.textsLength = 0;
     this.#texts = [];
   }
 

@@ -4,6 +4,7 @@ import type { Logger } from "pino";
 import type { EdgeConfig, Registry } from "../config/edge.ts";
 import type { DeviceConfig, TagConfig } from "../protocols/device.ts";
 import type { Protocol } from "../protocols/driver.ts";
+import { ConfigError } from "../protocols/errors.ts";
 import { encodeDeviceMap } from "../protocols/uplink/device-map.ts";
 import type { DeviceMap } from "../protocols/uplink/frame.ts";
 import type { FrameBuffer, Recovered } from "./buffer/buffer.ts";
@@ -32,10 +33,9 @@ export interface EdgeContext {
 
 /**
  * Starts an agent: collect → report → buffer → forward.
- * @throws ConfigError when the buffer cannot be opened or the HTTP port is taken
+ * @throws ConfigError when the buffer cannot be opened or the HTTP port is taken; nothing is left open then
  */
-export async function startEdge(config: EdgeConfig, { log, version, registry }: EdgeContext): Promise<RunningEdge> {
-  const edgeLog = log.child({ edge: config.edge });
+export async function startEdge(config: EdgeConfig, context: EdgeContext): Promise<RunningEdge> {
   const buffer = new ThreadedBuffer({
     edge: config.edge,
     path: config.buffer.path,
@@ -43,9 +43,23 @@ export async function startEdge(config: EdgeConfig, { log, version, registry }: 
     whenFull: config.buffer.when_full,
   });
   const recovered = await buffer.open();
+  try {
+    return await startOn(buffer, recovered, config, context);
+  } catch (error) {
+    await buffer.close();
+    throw error;
+  }
+}
+
+async function startOn(
+  buffer: ThreadedBuffer,
+  recovered: Recovered,
+  config: EdgeConfig,
+  { log, version, registry }: EdgeContext,
+): Promise<RunningEdge> {
+  const edgeLog = log.child({ edge: config.edge });
   const map = encodeDeviceMap(deviceMap(config, registry));
   await buffer.saveMap(map.hash, map.bytes);
-
   const forwarder = createForwarder(config, recovered, buffer, edgeLog);
   const writer = new FrameWriter({
     buffer,
@@ -57,8 +71,9 @@ export async function startEdge(config: EdgeConfig, { log, version, registry }: 
     appended: () => forwarder.notify(),
   });
   const collectors = await createCollectors(config, { writer, recovered, registry, log: edgeLog });
-  const http = config.http && edgeHealth({ edge: config.edge, version, collectors, buffer, forwarder });
-  if (config.http) await http!.listen(config.http);
+  const http =
+    config.http &&
+    (await listen(edgeHealth({ edge: config.edge, version, collectors, writer, buffer, forwarder }), config.http));
 
   closeGapsOfRemovedDevices(config.devices, recovered, writer);
   writer.start();
@@ -69,18 +84,32 @@ export async function startEdge(config: EdgeConfig, { log, version, registry }: 
   edgeLog.info({ devices: collectors.length, stream: recovered.stream }, "the edge agent is running");
   return {
     addresses: { http: http && addressOf(http) },
-    finished: Promise.all([...collecting, forwarded]).then(() => undefined),
+    finished: Promise.race([buffer.failed, Promise.all([...collecting, forwarded])]).then(() => undefined),
     async stop() {
       stopping.abort();
-      await Promise.all(collecting);
+      // What failed has said so through `finished`; the rest is put on disk all the same.
+      await Promise.allSettled(collecting);
       await writer.close();
       forwarding.abort();
-      await forwarded;
+      await Promise.allSettled([forwarded]);
       await http?.close();
       await buffer.close();
       edgeLog.info("the edge agent has stopped");
     },
   };
+}
+
+async function listen(app: FastifyInstance, address: { host: string; port: number }): Promise<FastifyInstance> {
+  try {
+    await app.listen(address);
+    return app;
+  } catch (error) {
+    await app.close();
+    throw new ConfigError(
+      `health and metrics cannot be served on ${address.host}:${address.port}: choose another http.port or http.host`,
+      { cause: error },
+    );
+  }
 }
 
 function addressOf(http: FastifyInstance): string {

@@ -40,7 +40,8 @@ export class Reporter {
 
 function isNews(deadband: number, heartbeatMs: number | undefined, last: Reported, reading: Reading): boolean {
   if (reading.quality !== last.quality) return true;
-  if (heartbeatMs !== undefined && reading.time - last.time >= heartbeatMs * 1000) return true;
+  // Of either sign: a device's clock that was put back must not silence the heartbeat.
+  if (heartbeatMs !== undefined && Math.abs(reading.time - last.time) >= heartbeatMs * 1000) return true;
   if (typeof reading.value === "number" && typeof last.value === "number") {
     return Math.abs(reading.value - last.value) > deadband;
   }

@@ -1,10 +1,12 @@
 import { timingSafeEqual } from "node:crypto";
-import { type AddressInfo, createServer, type Server } from "node:net";
-import { Aedes, type Client } from "aedes";
+import { type AddressInfo, createServer, type Server, type Socket } from "node:net";
+import { Aedes, type Client, type PublishPacket } from "aedes";
 import type { Logger } from "pino";
 import { ConfigError } from "../protocols/errors.ts";
 import type { Secret } from "../protocols/secret.ts";
+import { maxContentBytes } from "../protocols/uplink/envelope.ts";
 import { edgeMayPublish, edgeMaySubscribe } from "../protocols/uplink/topics.ts";
+import { PacketLimit } from "./packet-limit.ts";
 
 export interface BrokerOptions {
   readonly host: string;
@@ -17,22 +19,32 @@ export interface BrokerOptions {
   readonly log: Logger;
 }
 
-/** Why a connection or a request was refused, as counted. */
-const acl = { edge: "edge", service: "service" } as const;
-type Role = (typeof acl)[keyof typeof acl];
+const roles = { edge: "edge", service: "service" } as const;
+type Role = (typeof roles)[keyof typeof roles];
 
 interface KnownClient extends Client {
   millrace?: { readonly role: Role; readonly user: string };
 }
 
+/** MQTT 3.1.1, 3.2.2.3: the return codes of a refused connection. */
+const refusal = { badLogin: 4, notAuthorized: 5 } as const;
+const connectTimeoutMs = 10_000;
+/** What may be announced before the login. */
+const maxLoginBytes = 64 * 1024;
+/** The largest frame, with its header and topic. */
+const maxPacketBytes = maxContentBytes + 64 * 1024;
+
 /**
  * The embedded MQTT broker: one user and password per edge, and an access control list that lets an edge publish below
- * its own name and read its own acknowledgements, and nothing else. Speaks MQTT 3.1.1.
+ * its own name and read its own acknowledgements, and nothing else. It keeps nothing for anybody: edges have no
+ * persistent sessions, retained messages or QoS 2. Speaks MQTT 3.1.1.
  */
 export class EmbeddedBroker {
   readonly #options: BrokerOptions;
   readonly #log: Logger;
   readonly #passwords = new Map<string, { readonly role: Role; readonly password: Buffer }>();
+  /** Every connection, those without a login too, which the broker itself would leave open. */
+  readonly #sockets = new Set<Socket>();
   #aedes: Aedes | undefined;
   #server: Server | undefined;
 
@@ -41,26 +53,43 @@ export class EmbeddedBroker {
     this.#log = options.log;
   }
 
-  /** Begins to listen. @returns the address, as a URL. @throws ConfigError when the port is taken */
+  /** Begins to listen. @returns the address, as a URL. @throws ConfigError when it cannot listen there */
   async start(): Promise<string> {
     const { edges, service, host, port } = this.#options;
     for (const { name, password } of edges) {
-      if (password !== undefined) this.#admit(name, acl.edge, password);
+      if (password !== undefined) this.#admit(name, roles.edge, password);
     }
-    this.#admit(service.user, acl.service, service.password);
-    const aedes = await Aedes.createBroker({ concurrency: 200 });
+    this.#admit(service.user, roles.service, service.password);
+    const aedes = await Aedes.createBroker({ concurrency: 200, connectTimeout: connectTimeoutMs });
     this.#aedes = aedes;
     this.#guard(aedes);
-    const server = createServer(aedes.handle);
-    this.#server = server;
-    await new Promise<void>((resolve, reject) => {
-      server.once("error", (error) =>
-        reject(new ConfigError(`the broker cannot listen on ${host}:${port}: choose another port`, { cause: error })),
+    const server = createServer((socket) => this.#accept(aedes, socket));
+    try {
+      await new Promise<void>((resolve, reject) => {
+        server.once("error", reject);
+        server.listen(port, host, resolve);
+      });
+    } catch (error) {
+      await this.stop();
+      throw new ConfigError(
+        `the broker cannot listen on ${host}:${port}: choose another broker.embedded.host or port`,
+        { cause: error },
       );
-      server.listen(port, host, resolve);
-    });
-    const { port: actual } = server.address() as AddressInfo;
-    return `mqtt://${host === "0.0.0.0" ? "127.0.0.1" : host}:${actual}`;
+    }
+    this.#server = server;
+    // Such as no file descriptor left for one more connection: those that are there go on.
+    server.on("error", (error) => this.#log.error({ err: error }, "the broker could not accept a connection"));
+    return urlOf("mqtt", server.address() as AddressInfo);
+  }
+
+  async stop(): Promise<void> {
+    const [aedes, server] = [this.#aedes, this.#server];
+    this.#aedes = undefined;
+    this.#server = undefined;
+    const closed = new Promise<void>((resolve) => (server ? server.close(() => resolve()) : resolve()));
+    await new Promise<void>((resolve) => (aedes ? aedes.close(resolve) : resolve()));
+    for (const socket of this.#sockets) socket.destroy();
+    await closed;
   }
 
   #admit(user: string, role: Role, password: Secret): void {
@@ -69,48 +98,90 @@ export class EmbeddedBroker {
     this.#passwords.set(user, { role, password: Buffer.from(password.reveal()) });
   }
 
+  /** Hands the connection to the broker, with a watch over what it announces. */
+  #accept(aedes: Aedes, socket: Socket): void {
+    this.#sockets.add(socket);
+    socket.once("close", () => this.#sockets.delete(socket));
+    const limit = new PacketLimit();
+    const read = socket.read.bind(socket);
+    let client: KnownClient | undefined;
+    socket.read = (size?: number) => {
+      const bytes: Buffer | null = read(size);
+      const maxBytes = client?.millrace === undefined ? maxLoginBytes : maxPacketBytes;
+      if (bytes === null || limit.admits(bytes, maxBytes)) return bytes;
+      this.#log.warn(
+        { user: client?.millrace?.user, from: socket.remoteAddress },
+        `the broker ends a connection: it announces a packet of more than ${maxBytes} bytes, or an impossible one`,
+      );
+      socket.destroy();
+      return null;
+    };
+    client = aedes.handle(socket);
+  }
+
   #guard(aedes: Aedes): void {
     aedes.authenticate = (client: KnownClient, user, password, done) => {
       const known = user === undefined ? undefined : this.#passwords.get(user);
+      const refuse = (why: string, returnCode: (typeof refusal)[keyof typeof refusal]) => {
+        this.#log.warn({ user, from: remoteOf(client) }, `the broker refuses a login: ${why}`);
+        done(Object.assign(new Error(why), { returnCode }), false);
+      };
       if (known === undefined || !matches(known.password, password)) {
-        this.#log.warn({ user, from: remoteOf(client) }, "the broker refuses a login: unknown user or wrong password");
-        done(Object.assign(new Error("bad user name or password"), { returnCode: 4 as const }), false);
+        refuse("unknown user or wrong password", refusal.badLogin);
+        return;
+      }
+      // What would be kept for a session that never returns has no bound.
+      if (!client.clean) {
+        refuse("it asks for a persistent session; connect with clean session", refusal.notAuthorized);
         return;
       }
       client.millrace = { role: known.role, user: user! };
+      // Each user's client ids are its own: a second client takes over its own user's session, never another's.
+      client.id = `${user}/${client.id}`;
       done(null, true);
     };
-    aedes.authorizePublish = (client: KnownClient | null, { topic, retain }, done) => {
-      const who = client?.millrace;
-      const allowed = who?.role === acl.service || (who !== undefined && !retain && edgeMayPublish(who.user, topic));
-      if (!allowed) this.#log.warn({ user: who?.user, topic }, "the broker refuses a message: not this user's topic");
-      done(allowed ? null : new Error(`user ${who?.user} may not publish to ${topic}`));
+    aedes.authorizePublish = (client: KnownClient | null, packet, done) => {
+      const user = client?.millrace?.user;
+      const allowed = mayPublish(client, packet);
+      if (!allowed)
+        this.#log.warn({ user, topic: packet.topic }, "the broker refuses a message: not this user's topic");
+      done(allowed ? null : new Error(`user ${user} may not publish to ${packet.topic}`));
     };
     aedes.authorizeSubscribe = (client: KnownClient | null, subscription, done) => {
       const who = client?.millrace;
-      const allowed =
-        who?.role === acl.service || (who !== undefined && edgeMaySubscribe(who.user, subscription.topic));
-      if (!allowed) {
-        this.#log.warn({ user: who?.user, topic: subscription.topic }, "the broker refuses a subscription");
-      }
+      const { topic } = subscription;
+      const allowed = who?.role === roles.service || (who !== undefined && edgeMaySubscribe(who.user, topic));
+      if (!allowed)
+        this.#log.warn({ user: who?.user, topic }, "the broker refuses a subscription: not this user's to read");
       done(null, allowed ? subscription : null); // null is answered with a refusal, the connection stays
     };
+    this.#logTroubles(aedes);
+  }
+
+  #logTroubles(aedes: Aedes): void {
     aedes.on("clientError", (client: KnownClient, error) => {
       this.#log.debug({ user: client.millrace?.user, err: error }, "a client's connection failed");
     });
     aedes.on("connectionError", (client: KnownClient, error) => {
       this.#log.debug({ from: remoteOf(client), err: error }, "a connection failed before its login");
     });
+    // Without a listener it would end the process.
+    (aedes as NodeJS.EventEmitter).on("error", (error: Error) => this.#log.error({ err: error }, "the broker failed"));
   }
+}
 
-  async stop(): Promise<void> {
-    const { promise, resolve } = Promise.withResolvers<void>();
-    if (this.#aedes === undefined || this.#server === undefined) return;
-    this.#server.close(() => resolve());
-    const aedes = this.#aedes;
-    await new Promise<void>((closed) => aedes.close(closed));
-    await promise;
-  }
+/** An address that a program on this machine can use. */
+export function urlOf(scheme: "http" | "mqtt", { address, port }: Pick<AddressInfo, "address" | "port">): string {
+  const local: Record<string, string> = { "0.0.0.0": "127.0.0.1", "::": "::1" };
+  const host = local[address] ?? address;
+  return `${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`;
+}
+
+function mayPublish(client: KnownClient | null, { topic, retain, qos }: PublishPacket): boolean {
+  const who = client?.millrace;
+  if (who?.role === roles.service) return true;
+  // Retained messages and those of QoS 2 would be kept in memory.
+  return who !== undefined && edgeMayPublish(who.user, topic) && !retain && qos < 2;
 }
 
 function matches(expected: Buffer, given: Readonly<Uint8Array> | undefined): boolean {

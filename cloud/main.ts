@@ -1,6 +1,8 @@
 import { randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
 import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
+import type { FastifyInstance } from "fastify";
 import type { Logger } from "pino";
 import { collectDefaultMetrics, Registry } from "prom-client";
 import type { CloudConfig } from "../config/cloud.ts";
@@ -9,10 +11,11 @@ import { Secret } from "../protocols/secret.ts";
 import type { UplinkAddress } from "../protocols/uplink/link.ts";
 import type { ReadyReport } from "./api/health.ts";
 import { createApi } from "./api/server.ts";
-import { EmbeddedBroker } from "./broker.ts";
+import { backOff } from "./backoff.ts";
+import { EmbeddedBroker, urlOf } from "./broker.ts";
 import { Ingest } from "./ingest.ts";
 import { IngestMetrics } from "./metrics.ts";
-import { openStore } from "./store/open.ts";
+import { openStore, type StoreOptions } from "./store/open.ts";
 import type { Store } from "./store/store.ts";
 
 /** A cloud service, or a broker, at work. */
@@ -31,18 +34,20 @@ export interface CloudContext {
 }
 
 const retentionEveryMs = 3_600_000;
-const firstWaitMs = 250;
-const longestWaitMs = 5000;
 
 /**
  * Starts the cloud service: broker (where it is embedded), store, ingest, API and console. A database that is down is
- * waited for; edges keep their frames meanwhile.
- * @throws ConfigError when a port is taken or the embedded store's folder is in use
+ * waited for; edges keep their frames meanwhile. Where the start fails, nothing is left behind.
+ * @throws ConfigError when a port is taken, the embedded store's folder is in use, or a file or setting is missing
  */
 export async function startCloud(config: CloudConfig, context: CloudContext): Promise<RunningCloud> {
   const { log, version, brokerElsewhere = false } = context;
-  const store = await openStore(config.store, { log });
+  // What was started is stopped in the opposite order: here when the start fails, by `stop` when it does not.
+  await using starting = new AsyncDisposableStack();
   const own = "embedded" in config.broker && !brokerElsewhere ? createBroker(config, log) : undefined;
+  const store = await openStore(storeOptions(config.store), { log });
+  starting.defer(() => store.close());
+  if (own) starting.defer(() => own.broker.stop());
   const brokerUrl = await own?.broker.start();
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
@@ -58,12 +63,8 @@ export async function startCloud(config: CloudConfig, context: CloudContext): Pr
   let migrated = false;
   const ready = () => readiness(store, ingest, migrated);
   const api = createApi({ store, log, metrics: registry, ready, version });
-  try {
-    await api.listen(config.http);
-  } catch (error) {
-    const { host, port } = config.http;
-    throw new ConfigError(`the API cannot listen on ${host}:${port}: choose another http.port`, { cause: error });
-  }
+  starting.defer(() => api.close());
+  await listen(api, config.http);
 
   const stopping = new AbortController();
   const working = (async () => {
@@ -73,18 +74,18 @@ export async function startCloud(config: CloudConfig, context: CloudContext): Pr
     await ingest.run(stopping.signal);
     await retention;
   })();
-  const { address, port } = api.server.address() as AddressInfo;
-  const http = `http://${address === "0.0.0.0" || address === "::" ? "127.0.0.1" : address}:${port}`;
+  starting.defer(async () => {
+    stopping.abort();
+    await working.catch(() => undefined); // `finished` has told it
+  });
+  const http = urlOf("http", api.server.address() as AddressInfo);
   log.info({ http, broker: brokerUrl }, "the cloud service is running");
+  const started = starting.move();
   return {
     addresses: { http, broker: brokerUrl },
     finished: working,
     async stop() {
-      stopping.abort();
-      await working.catch(() => undefined); // `finished` has told it
-      await api.close();
-      await own?.broker.stop();
-      await store.close();
+      await started.disposeAsync();
       log.info("the cloud service has stopped");
     },
   };
@@ -98,14 +99,17 @@ export async function startBroker(config: CloudConfig, { log }: CloudContext): P
   if (!("embedded" in config.broker)) {
     throw new ConfigError("this configuration names a broker elsewhere (broker.url): there is none to be started");
   }
-  if (config.broker.password === undefined) {
-    throw new ConfigError("a broker in a process of its own needs broker.password, by which the cloud service logs in");
-  }
+  requirePassword(config.broker.password);
   const { broker } = createBroker(config, log);
   const url = await broker.start();
   log.info({ broker: url }, "the broker is running");
   const { promise, resolve } = Promise.withResolvers<void>();
   return { addresses: { broker: url }, finished: promise, stop: () => broker.stop().then(resolve) };
+}
+
+function requirePassword(password: Secret | undefined): void {
+  if (password !== undefined) return;
+  throw new ConfigError("a broker in a process of its own needs broker.password, by which the cloud service logs in");
 }
 
 function createBroker({ broker, edges }: CloudConfig, log: Logger): { broker: EmbeddedBroker; password: Secret } {
@@ -117,12 +121,42 @@ function createBroker({ broker, edges }: CloudConfig, log: Logger): { broker: Em
 
 function brokerAddress({ broker }: CloudConfig, ownUrl: string | undefined, ownPassword?: Secret): UplinkAddress {
   const clientId = `millrace-cloud-${randomBytes(6).toString("hex")}`;
-  if ("embedded" in broker) {
-    const url = ownUrl ?? `mqtt://${broker.embedded.host}:${broker.embedded.port}`;
-    return { url, user: broker.user, password: ownPassword ?? broker.password, mqttVersion: "3.1.1", clientId };
+  if (!("embedded" in broker)) {
+    const { url, user, password, ca, mqtt_version: version } = broker;
+    return { url, user, password, ca, mqttVersion: version === 5 ? "5" : version, clientId };
   }
-  const { url, user, password, ca, mqtt_version: version } = broker;
-  return { url, user, password, ca, mqttVersion: version === 5 ? "5" : version, clientId };
+  const { user } = broker;
+  if (ownUrl !== undefined) return { url: ownUrl, user, password: ownPassword, mqttVersion: "3.1.1", clientId };
+  const { host, port } = broker.embedded;
+  requirePassword(broker.password);
+  if (port === 0) throw new ConfigError("a broker in a process of its own needs a fixed broker.embedded.port, not 0");
+  return {
+    url: urlOf("mqtt", { address: host, port }),
+    user,
+    password: broker.password,
+    mqttVersion: "3.1.1",
+    clientId,
+  };
+}
+
+/** The store's options, with the certificate authority's file read. */
+function storeOptions(store: CloudConfig["store"]): StoreOptions {
+  if ("embedded" in store || store.ca === undefined) return store;
+  try {
+    return { ...store, ca: readFileSync(store.ca, "utf8") };
+  } catch (error) {
+    throw new ConfigError(`the certificate authority ${store.ca} (store.ca) cannot be read`, { cause: error });
+  }
+}
+
+async function listen(api: FastifyInstance, { host, port }: CloudConfig["http"]): Promise<void> {
+  try {
+    await api.listen({ host, port });
+  } catch (error) {
+    throw new ConfigError(`the API cannot listen on ${host}:${port}: choose another http.host or http.port`, {
+      cause: error,
+    });
+  }
 }
 
 async function readiness(store: Store, ingest: Ingest, migrated: boolean): Promise<ReadyReport> {
@@ -136,14 +170,15 @@ async function readiness(store: Store, ingest: Ingest, migrated: boolean): Promi
 
 /** Resolves to false when the service was stopped before the database came up. */
 async function migrateWhenUp(store: Store, log: Logger, signal: AbortSignal): Promise<boolean> {
-  for (let waitMs = firstWaitMs; !signal.aborted; waitMs = Math.min(waitMs * 2, longestWaitMs)) {
+  for (let attempt = 0; !signal.aborted; attempt++) {
     try {
       await store.migrate();
-      return true;
+      if (attempt > 0) log.info("the database answers");
+      return !signal.aborted;
     } catch (error) {
       if (!(error instanceof LinkError)) throw error;
-      if (waitMs === firstWaitMs) log.warn(`the database is away; waiting for it: ${messageOf(error)}`);
-      await delay(waitMs, undefined, { signal }).catch(() => undefined);
+      if (attempt === 0) log.warn(`the database is away; waiting for it: ${messageOf(error)}`);
+      await backOff(attempt, signal);
     }
   }
   return false;

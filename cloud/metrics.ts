@@ -1,6 +1,8 @@
 import { Counter, Gauge, Histogram, type Registry } from "prom-client";
 import type { IncomingFrame, WriteOutcome } from "./store/store.ts";
 
+const outcomes = ["stored", "duplicate", "unknown_map", "refused", "deferred"] as const;
+
 /** What ingest counts. */
 export class IngestMetrics {
   readonly #registry: Registry;
@@ -13,10 +15,11 @@ export class IngestMetrics {
     const registers = [registry];
     this.#frames = new Counter({
       name: "millrace_ingest_frames_total",
-      help: "Frames by outcome: stored, duplicate (in the ledger already), unknown_map, refused (kept aside), deferred (no room, left to the edge)",
+      help: "Messages of edges by outcome: stored, duplicate (in the ledger already), unknown_map (asked for again), refused (kept aside), deferred (left to the edge to send again)",
       labelNames: ["outcome"],
       registers,
     });
+    for (const outcome of outcomes) this.#frames.inc({ outcome }, 0); // a rate needs a beginning
     this.#readings = new Counter({ name: "millrace_ingest_readings_total", help: "Readings committed", registers });
     this.#commit = new Histogram({
       name: "millrace_ingest_commit_duration_seconds",
@@ -26,11 +29,11 @@ export class IngestMetrics {
     });
   }
 
-  /** @param bytes tells how many bytes of frames wait to be committed */
+  /** @param bytes tells how many bytes of memory the frames take that wait to be committed */
   observePending(bytes: () => number): void {
     new Gauge({
       name: "millrace_ingest_pending_bytes",
-      help: "Bytes of frames that wait to be committed",
+      help: "Memory of frames that wait to be committed, in bytes",
       registers: [this.#registry],
       collect() {
         this.set(bytes());

@@ -11,6 +11,8 @@ import { parseTimestamp } from "./timestamp.ts";
 export interface PostgresOptions {
   /** `postgres://user@host:port/database?sslmode=verify-full`. */
   readonly url: string;
+  /** Instead of the user in `url`. */
+  readonly user?: string;
   readonly password?: Secret;
   /** The certificate (PEM) that signed the server's: turns TLS on, with the server's name checked. */
   readonly ca?: string;
@@ -140,12 +142,13 @@ async function copyIn(client: pg.PoolClient, target: string, chunks: readonly Ui
   });
 }
 
-function connectionOf({ url, password, ca }: PostgresOptions): pg.PoolConfig {
+function connectionOf({ url, user, password, ca }: PostgresOptions): pg.PoolConfig {
   if (!URL.canParse(url) || !/^postgres(ql)?:$/.test(new URL(url).protocol)) {
     throw new ConfigError("The database's address must be a URL such as postgres://millrace@db.example:5432/millrace");
   }
   // What the URL says of TLS would replace the certificate given beside it.
   const address = new URL(url);
+  if (user !== undefined) address.username = encodeURIComponent(user);
   // In the URL, because pg prefers even an empty password there to one given beside it.
   if (password !== undefined) address.password = encodeURIComponent(password.reveal());
   if (ca !== undefined) for (const key of ["sslmode", "sslrootcert", "ssl"]) address.searchParams.delete(key);

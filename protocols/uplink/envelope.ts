@@ -1,8 +1,9 @@
 import { constants, crc32, zstdCompressSync, zstdDecompressSync } from "node:zlib";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+import { BinaryReader } from "@bufbuild/protobuf/wire";
 import { DataError } from "../errors.ts";
 import { type Gap, type GapReason, gapReasons } from "../reading.ts";
-import { decodeColumns, encodeColumns } from "./columns.ts";
+import { decodeColumns, encodeColumns, maxRows } from "./columns.ts";
 import type { FrameContent, FrameId, ReadingColumns } from "./frame.ts";
 import { ContentSchema, EnvelopeSchema, type GapEntry } from "./gen/frame_pb.ts";
 
@@ -10,6 +11,8 @@ import { ContentSchema, EnvelopeSchema, type GapEntry } from "./gen/frame_pb.ts"
 export const formatVersion = 1;
 /** Content above this size, before or after compression, is refused. */
 export const maxContentBytes = 8 * 1024 * 1024;
+/** More gaps, or different texts, than this in one frame are refused. */
+const maxEntries = maxRows;
 const prefixBytes = 5; // format version, CRC-32
 
 /** A frame's content, compressed: all that can be made before its place in a stream is known. */
@@ -115,7 +118,10 @@ export function unpackContent(envelope: OpenedEnvelope): FrameContent {
   if (plain.length !== envelope.contentSize) {
     throw new DataError(`the frame claims ${envelope.contentSize} bytes of content but holds ${plain.length}`);
   }
-  const message = parseProtobuf("content", () => fromBinary(ContentSchema, plain));
+  const message = parseProtobuf("content", () => {
+    checkEntries(plain);
+    return fromBinary(ContentSchema, plain);
+  });
   return { readings: decodeColumns(message), gaps: message.gaps.map(gapFrom) };
 }
 
@@ -128,10 +134,28 @@ function decompress(envelope: OpenedEnvelope): Uint8Array {
   }
 }
 
+/** Counts the gaps and texts before they are made: one of two bytes becomes an object of more than a hundred. */
+function checkEntries(content: Uint8Array): void {
+  const reader = new BinaryReader(content);
+  const entries = new Map<number, number>([
+    [ContentSchema.field.gaps.number, 0],
+    [ContentSchema.field.texts.number, 0],
+  ]);
+  while (reader.pos < reader.len) {
+    const [field, wireType] = reader.tag();
+    reader.skip(wireType, field);
+    const count = entries.get(field);
+    if (count === undefined) continue;
+    if (count === maxEntries) throw new DataError(`the frame holds more than ${maxEntries} gaps or texts`);
+    entries.set(field, count + 1);
+  }
+}
+
 function parseProtobuf<T>(part: string, parse: () => T): T {
   try {
     return parse();
   } catch (error) {
+    if (error instanceof DataError) throw error;
     throw new DataError(`the frame's ${part} is no valid message`, { cause: error });
   }
 }

@@ -40,8 +40,7 @@ export async function runService(start: () => Promise<Service>): Promise<void> {
   process.once("disconnect", () => asked.resolve());
   const service = await start();
   releaseStartMemory();
-  const ready: ReadyMessage = { ready: service.addresses };
-  process.send?.(ready);
+  tell({ ready: service.addresses });
   // A service without `finished` goes on until it is asked to stop.
   await (service.finished ? Promise.race([asked.promise, service.finished]) : asked.promise);
   const late = setTimeout(() => {
@@ -61,6 +60,12 @@ function releaseStartMemory(): void {
   v8.setFlagsFromString("--expose-gc");
   const collect = vm.runInNewContext("gc") as NodeJS.GCFunction;
   collect({ type: "major", execution: "sync", flavor: "last-resort" });
+}
+
+/** Tells the process that started this one, if it is still there. */
+function tell(message: ReadyMessage): void {
+  // With a callback, as a parent that dies just now would otherwise end this process by an error.
+  if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
 }
 
 /** Errors that tell a person what to mend; their stack would tell nothing more. */

@@ -174,7 +174,8 @@ if (missing.length > 0) {
 
     afterAll(async () => {
       await Promise.all(clients.map((client) => client.endAsync(true)));
-      await Promise.all([edge, cloud, plant, broker].map((part) => part?.end("SIGKILL")));
+      await Promise.all([edge, cloud, broker].map((part) => part?.end("SIGKILL")));
+      await plant?.end("SIGTERM"); // it has a temporary folder to remove
       await database?.drop();
       await rm(folder, { recursive: true, force: true });
     });

@@ -143,8 +143,10 @@ export class EmbeddedBroker {
     aedes.authorizePublish = (client: KnownClient | null, packet, done) => {
       const user = client?.millrace?.user;
       const allowed = mayPublish(client, packet);
-      if (!allowed)
-        this.#log.warn({ user, topic: packet.topic }, "the broker refuses a message: not this user's topic");
+      if (!allowed) {
+        const { topic, retain, qos } = packet;
+        this.#log.warn({ user, topic, retain, qos }, "the broker refuses a message: not this user's to publish");
+      }
       done(allowed ? null : new Error(`user ${user} may not publish to ${packet.topic}`));
     };
     aedes.authorizeSubscribe = (client: KnownClient | null, subscription, done) => {

@@ -10,11 +10,11 @@ export const schema = `
   CREATE TABLE device_map (hash TEXT PRIMARY KEY, bytes BLOB NOT NULL) STRICT;
   CREATE TABLE watermark (device TEXT PRIMARY KEY, time INTEGER NOT NULL) STRICT;
   CREATE TABLE open_gap (device TEXT, tag TEXT, reason TEXT, start INTEGER, detail TEXT NOT NULL,
-    PRIMARY KEY (device, tag, reason, start)) STRICT;
+    PRIMARY KEY (device, tag, reason, start)) STRICT, WITHOUT ROWID;
   CREATE TABLE loss (device TEXT NOT NULL, reason TEXT NOT NULL, start INTEGER NOT NULL, stop INTEGER NOT NULL,
     readings INTEGER NOT NULL, first_seq INTEGER NOT NULL, last_seq INTEGER NOT NULL, offered INTEGER NOT NULL) STRICT;
   CREATE TABLE lost_gap (device TEXT, tag TEXT, reason TEXT, start INTEGER, stop INTEGER, detail TEXT NOT NULL,
-    PRIMARY KEY (device, tag, reason, start)) STRICT;
+    PRIMARY KEY (device, tag, reason, start)) STRICT, WITHOUT ROWID;
   PRAGMA user_version = ${schemaVersion};
 `;
 

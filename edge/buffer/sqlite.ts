@@ -16,6 +16,8 @@ const maxSetAside = 100;
 const setAsideShare = 1 / 16;
 /** Empty tables and the write-ahead log's first pages leave too little of a smaller buffer. */
 const leastBytes = 1024 * 1024;
+/** Beside its bytes a frame takes a row in a page or two, and what it reports. */
+const marginBytes = 16 * 1024;
 /** SQLite's result codes for a file that is no database, or no longer one. */
 const damagedCodes = new Set([11, 26]);
 
@@ -120,9 +122,10 @@ export class SqliteBuffer {
   #appendOne({ content, spans, gaps, losses, watermarks }: FrameRecord): number {
     const seq = this.#nextSeq;
     const bytes = sealFrame({ edge: this.#options.edge, stream: this.#stream, seq }, content);
-    const full = this.#frames > 0 && this.#usedBytes() + bytes.length > this.#options.maxBytes;
+    const needed = bytes.length + marginBytes;
+    const full = this.#frames > 0 && this.#usedBytes() + needed > this.#options.maxBytes;
     if (full && this.#options.whenFull === "stop_collecting") return 0;
-    if (full) this.#dropOldest(bytes.length);
+    if (full) this.#dropOldest(needed);
     const reports = this.#unreported.carried([...losses, ...gaps]);
     this.#statements.insertFrame.run(seq, content.mapHash, JSON.stringify(spans), reports, bytes);
     this.#frames++;

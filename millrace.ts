@@ -11,7 +11,9 @@ const { version } = JSON.parse(readFileSync(new URL("./package.json", import.met
 const program = new Command("millrace")
   .description("Carries a plant's data from its machines to the database, exactly once.")
   .version(version)
-  .showHelpAfterError("(run with --help for what there is)");
+  .showHelpAfterError("(run with --help for what there is)")
+  // A wrong command line is for a person to mend, as a wrong configuration is.
+  .exitOverride(({ exitCode }) => process.exit(exitCode === 0 ? 0 : 2));
 
 program
   .command("edge")
@@ -58,7 +60,7 @@ program
   .option("--opcua-port <port>", "0 takes any free one", port, 0)
   .option("--modbus-port <port>", "0 takes any free one", port, 0)
   .option("--control-port <port>", "HTTP on loopback, for faults on demand; 0 takes any free one", port, 0)
-  .option("--speed <factor>", "60 runs an hour in a minute", positive, 1)
+  .option("--speed <factor>", "60 runs an hour in a minute", speed, 1)
   .option("--seed <number>", "the same seed gives the same plant", positive, 1)
   .option("--first-batch <number>", "number of the first batch", positive, 147)
   .option("--fault <fault...>", "faults from the start, such as bearing-wear:pump-1")
@@ -86,7 +88,7 @@ program
     "where everything is kept; started again on the same data, the demo goes on",
     ".millrace/demo",
   )
-  .option("--speed <factor>", "60 runs an hour of the plant in a minute", positive, 1)
+  .option("--speed <factor>", "60 runs an hour of the plant in a minute", speed, 1)
   .action(async (options: { port: number; data: string; speed: number }) => {
     const { runDemo } = await import("./demo.ts");
     process.exitCode = await runDemo(options);
@@ -136,6 +138,12 @@ function port(text: string): number {
 function positive(text: string): number {
   const value = Number(text);
   if (!(value > 0 && Number.isFinite(value))) throw new InvalidArgumentError("a number above 0");
+  return value;
+}
+
+function speed(text: string): number {
+  const value = positive(text);
+  if (value > 3600) throw new InvalidArgumentError("at most 3600: an hour in a second");
   return value;
 }
 

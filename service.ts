@@ -71,9 +71,14 @@ function tell(message: ReadyMessage): void {
 /** Errors that tell a person what to mend; their stack would tell nothing more. */
 const mendable = new Set(["ConfigError", "ConfigFileError", "FaultError"]);
 
+/** A port that is taken, or an address that is not this machine's. */
+function cannotListen(error: Error): boolean {
+  return (error as NodeJS.ErrnoException).syscall === "listen";
+}
+
 /** Ends the process with a message for a person: exit code 2 where the person has to mend something. */
 export function fail(error: unknown): never {
-  const expected = error instanceof Error && mendable.has(error.name);
+  const expected = error instanceof Error && (mendable.has(error.name) || cannotListen(error));
   process.stderr.write(`${expected ? messageOf(error) : error instanceof Error ? error.stack : String(error)}\n`);
   process.exit(expected ? 2 : 1);
 }

@@ -44,16 +44,18 @@ export async function startCloud(config: CloudConfig, context: CloudContext): Pr
   const { log, version, brokerElsewhere = false } = context;
   // What was started is stopped in the opposite order: here when the start fails, by `stop` when it does not.
   await using starting = new AsyncDisposableStack();
+  // The broker first, as it is quick: edges may connect to it already, and are told when the cloud listens.
   const own = "embedded" in config.broker && !brokerElsewhere ? createBroker(config, log) : undefined;
-  const store = await openStore(storeOptions(config.store), { log });
-  starting.defer(() => store.close());
   if (own) starting.defer(() => own.broker.stop());
   const brokerUrl = await own?.broker.start();
+  const address = brokerAddress(config, brokerUrl, own?.password);
+  const store = await openStore(storeOptions(config.store), { log });
+  starting.defer(() => store.close());
   const registry = new Registry();
   collectDefaultMetrics({ register: registry });
   const ingest = new Ingest({
     store,
-    address: brokerAddress(config, brokerUrl, own?.password),
+    address,
     edges: config.edges.map((edge) => edge.name),
     maxRowsPerTransaction: config.ingest.max_rows_per_transaction,
     maxPendingBytes: config.ingest.max_pending,

@@ -1,5 +1,4 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
@@ -7,6 +6,7 @@ import pg from "pg";
 import { pino } from "pino";
 import { afterEach, describe, expect, it } from "vitest";
 import { openStore, type StoreOptions } from "../../cloud/store/open.ts";
+import { freePort } from "./rig/port.ts";
 import { RigProcess } from "./rig/process.ts";
 
 const kills = Number(process.env.MILLRACE_TEST_KILLS ?? 100);
@@ -24,14 +24,6 @@ function random(state: number): () => number {
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 4294967296;
   };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }
 
 interface Rig {

@@ -67,6 +67,10 @@ export class DeviceCollector {
   /** True while the buffer takes nothing: the silence is then ours, not the device's. */
   #held = false;
   readonly #unknownTags = new Set<string>();
+  /** What the database holds of every tag reaches at least to here, or ends in a bad reading of this time. */
+  #interrupted: Micros;
+  /** By tag: 1 when it has had a reading in this session. */
+  readonly #seen: Uint8Array;
 
   constructor(options: CollectorOptions) {
     this.#options = options;
@@ -76,6 +80,8 @@ export class DeviceCollector {
     this.#index = new Map(tags.map((tag, index) => [tag, index]));
     this.#reporter = new Reporter(options.device.tags);
     this.#gaps = new GapLedger(options.device.name, tags, (gap) => options.writer.addGap(gap));
+    this.#interrupted = options.watermark ?? 0;
+    this.#seen = new Uint8Array(tags.length);
   }
 
   /** Collects until `signal` is aborted. */
@@ -98,6 +104,7 @@ export class DeviceCollector {
   async #live(signal: AbortSignal): Promise<unknown> {
     const { letGoMs = defaultLetGoMs, protocol } = this.#options;
     const session = ++this.#session;
+    this.#seen.fill(0);
     const ending = new AbortController();
     const either = AbortSignal.any([signal, ending.signal]);
     let driver: Driver | undefined;
@@ -184,7 +191,7 @@ export class DeviceCollector {
         this.#unknown(given.tag);
         continue;
       }
-      const reading = accept(given, arrival);
+      const reading = this.#confirm(tag, accept(given, arrival), arrival);
       this.#gaps.reading(tag, reading, arrival);
       if (latest === undefined || reading.time > latest) latest = reading.time;
       if (this.#reporter.passes(tag, reading)) {
@@ -195,6 +202,17 @@ export class DeviceCollector {
     this.readings += batch.length;
     this.#gaps.answered(arrival, latest, quietMs * 1000);
     writer.whole(device.name, this.#gaps.watermark!);
+  }
+
+  /**
+   * After an interruption a device gives each tag's present value first, and if that has not changed since, under its
+   * old time. Stored so it would stand behind the interruption, or be there twice. What it says is that the value holds
+   * now: it gets the time of its arrival.
+   */
+  #confirm(tag: number, reading: Reading, arrival: Micros): Reading {
+    if (this.#seen[tag] === 1) return reading;
+    this.#seen[tag] = 1;
+    return reading.time <= this.#interrupted ? { ...reading, time: arrival } : reading;
   }
 
   /** A fault of the driver. The reading has no place to go; the others do. */
@@ -234,6 +252,7 @@ export class DeviceCollector {
     if (this.state === "down") return;
     this.state = "down";
     const time = now();
+    this.#interrupted = time;
     this.#gaps.lost(time, trouble);
     for (const [name, tag] of this.#index) {
       const reading = { tag: name, time, value: null, quality: Quality.BadNoCommunication };

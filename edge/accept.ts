@@ -12,9 +12,9 @@ export const maxTextLength = 256 * 1024;
  * - a bad reading carries null.
  */
 export function accept(reading: Reading, arrival: Micros): Reading {
-  const possible = reading.time >= timeRange.from && reading.time < timeRange.to;
+  const possible = typeof reading.time === "number" && reading.time >= timeRange.from && reading.time < timeRange.to;
   const time = possible ? Math.floor(reading.time) : arrival;
-  let quality = reading.quality >>> 0;
+  let quality = typeof reading.quality === "number" ? reading.quality >>> 0 : Quality.Bad;
   if (!possible && isGood(quality)) quality = Quality.Uncertain;
   let value = storable(reading.value);
   if (value === undefined && !isBad(quality)) quality = Quality.BadDecodingError;

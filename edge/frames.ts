@@ -39,11 +39,15 @@ export class FrameWriter {
   #rows: OpenRows;
   #gaps: Gap[] = [];
   #losses: readonly Gap[];
+  /** Losses that frames on their way to the disk report; the buffer goes on telling of them until then. */
+  readonly #reporting = new Set<string>();
   #watermarks = new Map<string, Micros>();
   #linger: NodeJS.Timeout | undefined;
   #marker: NodeJS.Timeout | undefined;
   #waiting = 0;
   #tail: Promise<void> = Promise.resolve();
+  /** Resolves when a frame was appended. */
+  #progress = Promise.withResolvers<void>();
   #closed = false;
   /** Aborted at the end: no waiting before the last attempt. */
   readonly #retry = new AbortController();
@@ -94,7 +98,7 @@ export class FrameWriter {
     const aborted = Promise.withResolvers<void>();
     const abort = () => aborted.resolve();
     signal.addEventListener("abort", abort, { once: true });
-    while (this.blocked && !this.#closed && !signal.aborted) await Promise.race([this.#tail, aborted.promise]);
+    while (this.blocked && !signal.aborted) await Promise.race([this.#progress.promise, aborted.promise]);
     signal.removeEventListener("abort", abort);
   }
 
@@ -154,6 +158,7 @@ export class FrameWriter {
       losses: this.#losses,
       watermarks: this.#watermarks,
     };
+    for (const loss of this.#losses) this.#reporting.add(keyOf(loss));
     this.#rows.clear();
     this.#gaps = [];
     this.#losses = [];
@@ -168,7 +173,8 @@ export class FrameWriter {
       try {
         const { seq, losses } = await this.#buffer.append(record);
         if (seq > 0) {
-          this.#appendedOne(losses);
+          for (const loss of record.losses) this.#reporting.delete(keyOf(loss));
+          this.#appendedOne(losses.filter((loss) => !this.#reporting.has(keyOf(loss))));
           return;
         }
         this.#tell(
@@ -184,6 +190,8 @@ export class FrameWriter {
 
   #appendedOne(losses: readonly Gap[]): void {
     this.#waiting--;
+    this.#progress.resolve();
+    this.#progress = Promise.withResolvers();
     this.#well();
     if (losses.length > 0) {
       this.#losses = losses;
@@ -297,6 +305,10 @@ class OpenRows {
     for (let row = 0; row < this.count; row++) order[next[this.#tag[row]!]!++] = row;
     return order;
   }
+}
+
+function keyOf({ device, tag, reason, from, to }: Gap): string {
+  return `${device} ${tag} ${reason} ${from} ${to}`;
 }
 
 function spansOf(rows: ReadingColumns, deviceOf: readonly string[]): DeviceSpan[] {

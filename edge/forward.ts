@@ -57,7 +57,7 @@ export class Forwarder {
   /** Frames up to this number were sent at least once since the last rewind. */
   #cursor = 0;
   #highest = 0;
-  /** Counts the rewinds, so that a sending that was overtaken by one stops. */
+  /** Counts what makes frames that were read from the buffer no longer those to send: rewinds, frames set aside. */
   #sweep = 0;
   #unanswered = false;
   #timeoutMs: number;
@@ -148,7 +148,7 @@ export class Forwarder {
       if (frames.length === 0) return;
       for (const frame of frames) {
         const map = this.#maps.has(frame.mapHash) ? undefined : await this.#readMap(frame.mapHash);
-        if (client !== this.#client || sweep !== this.#sweep) break; // lost or rewound meanwhile
+        if (client !== this.#client || sweep !== this.#sweep) break; // lost, rewound or set aside meanwhile
         if (map !== undefined) this.#sendMap(client, frame.mapHash, map);
         if (this.#brokerRoom <= 0) break;
         this.#send(client, frame);
@@ -208,8 +208,11 @@ export class Forwarder {
   }
 
   #acknowledged({ stream, committed, refused, mapsNeeded }: Acknowledgement): void {
+    if (stream === this.#options.stream) this.#settled(committed, refused);
     if (mapsNeeded.length > 0) this.#mapsNeeded(mapsNeeded);
-    if (stream !== this.#options.stream) return;
+  }
+
+  #settled(committed: Acknowledgement["committed"], refused: Acknowledgement["refused"]): void {
     for (const seq of committed) this.#inFlight.delete(seq);
     for (const { seq } of refused) this.#inFlight.delete(seq);
     if (committed.length + refused.length > 0) this.#answered();
@@ -258,7 +261,12 @@ export class Forwarder {
         for (const seq of released) this.#toRelease.delete(seq);
         const aside = [...this.#toSetAside].map(([seq, reason]) => ({ seq, reason }));
         if (aside.length > 0) await buffer.setAside(aside);
-        for (const { seq } of aside) this.#toSetAside.delete(seq);
+        for (const { seq } of aside) {
+          this.#toSetAside.delete(seq);
+          // It may have been sent again meanwhile, or be about to be, and nobody would answer.
+          this.#inFlight.delete(seq);
+          this.#sweep++;
+        }
         this.notify();
       }
       this.#tell("deleting", undefined);

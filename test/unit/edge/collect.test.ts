@@ -534,3 +534,43 @@ it("leaves no timer and no listener behind", async () => {
     .toBeLessThanOrEqual(before + 1);
   expect(warnings.filter(({ name }) => name === "MaxListenersExceededWarning")).toEqual([]);
 });
+
+describe("a value that has not changed over an interruption", () => {
+  const old = now() - 60_000_000;
+  const unchanged = {
+    async *readings(signal: AbortSignal) {
+      yield [reading("speed", 5, Quality.Good, old)];
+      if (!signal.aborted) throw new LinkError("the line is cut");
+    },
+  };
+  const steady = {
+    async *readings(signal: AbortSignal) {
+      yield [reading("speed", 5, Quality.Good, old), reading("fault", true, Quality.Good, old)];
+      yield [reading("speed", 6, Quality.Good, old + 1)];
+      await untilAborted(signal);
+    },
+  };
+
+  it("is one of the time at which the device says it again, behind the bad reading, and there once", async () => {
+    const { buffer, collector, begun, stop } = await collect([unchanged, steady]);
+    await expect.poll(() => begun.length, { timeout: 5000, interval: 5 }).toBe(2);
+    await up(collector);
+    await stop();
+    const speed = (await buffer.rows()).filter(({ tag }) => tag === 1);
+    expect(speed.map(({ value }) => value)).toEqual([5, null, 5, 6]);
+    const [first, lost, again, later] = speed.map(({ time }) => time);
+    expect(first, "the device's own time, at first").toBe(old);
+    expect(again).toBeGreaterThan(lost!);
+    expect(later, "and its own again afterwards").toBe(old + 1);
+  });
+
+  it("is treated so after a restart of the agent too", async () => {
+    const { buffer, collector, stop } = await collect([steady], { watermark: old + 10_000_000 });
+    const began = now();
+    await up(collector);
+    await stop();
+    const rows = await buffer.rows();
+    expect(rows.find(({ tag }) => tag === 2)!.time).toBeGreaterThan(began - 5_000_000);
+    expect(rows.filter(({ tag, time }) => tag === 1 && time === old)).toEqual([]);
+  });
+});

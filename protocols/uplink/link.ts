@@ -1,6 +1,6 @@
+import { X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { setTimeout as delay } from "node:timers/promises";
-import { createSecureContext } from "node:tls";
 import mqtt, { type IClientOptions, type MqttClient } from "mqtt";
 import type { Logger } from "pino";
 import { ConfigError, LinkError, messageOf } from "../errors.ts";
@@ -40,9 +40,12 @@ const longestWaitMs = 10_000;
 /** After a connection shorter than this the next attempt waits as after a failed one, but no longer than 2 s. */
 const stableMs = 5000;
 const mostBriefFailures = 3;
+/** So many short connections in a row are no accident. */
+const suspiciousConnections = 3;
 const keepaliveSeconds = 15;
 /** For the connection itself, and again for its subscriptions. */
 const connectTimeoutMs = 10_000;
+const suspicion = "is another client with this client id connected, or does the broker's ACL refuse what is sent?";
 /** MQTT's refusals of a protocol version: 3.1.1's return code and 5's reason code. */
 const versionRefused = new Set([1, 0x84]);
 /** MQTT 5's default, and no limit in 3.1.1 but that of the packet identifiers. */
@@ -91,8 +94,9 @@ class LinkStory {
   readonly #broker: string;
   #failures = 0;
   #lastTrouble = "";
-  /** The last connection did not last. */
-  #brief = false;
+  #connected = false;
+  /** How many connections in a row did not last. */
+  #brief = 0;
   #stable: NodeJS.Timeout | undefined;
 
   constructor(log: Logger, broker: string) {
@@ -103,13 +107,13 @@ class LinkStory {
   connected(version: 4 | 5): void {
     const tell = () =>
       this.#log.info({ broker: this.#broker, mqtt: version === 5 ? "5" : "3.1.1" }, "connected to the broker");
-    const late = this.#brief;
+    this.#connected = true;
+    const late = this.#brief++ > 0;
     if (!late) tell();
-    this.#brief = true;
     this.#failures = Math.min(this.#failures, mostBriefFailures);
     this.#stable = setTimeout(() => {
       if (late) tell();
-      this.#brief = false;
+      this.#brief = 0;
       this.#failures = 0;
       this.#lastTrouble = "";
     }, stableMs);
@@ -121,7 +125,9 @@ class LinkStory {
 
   /** @returns how long to wait before the next attempt, in milliseconds */
   failed(error: unknown): number {
-    const trouble = messageOf(error);
+    const again = this.#connected && this.#brief >= suspiciousConnections ? `, time and again: ${suspicion}` : "";
+    const trouble = messageOf(error) + again;
+    this.#connected = false;
     if (trouble !== this.#lastTrouble) {
       this.#log.warn({ broker: this.#broker }, `no connection to the broker: ${trouble}`);
     }
@@ -134,7 +140,7 @@ function readAuthority(ca: string | undefined): Buffer | undefined {
   if (ca === undefined) return undefined;
   try {
     const pem = readFileSync(ca);
-    createSecureContext({ ca: pem }); // a file that is no certificate is found now, not in each connection
+    new X509Certificate(pem); // Node takes a file that is no certificate, and then trusts nobody
     return pem;
   } catch (error) {
     throw new ConfigError(`the certificate authority ${ca} cannot be used: it has to be a PEM file`, { cause: error });
@@ -182,10 +188,13 @@ async function session(
   );
   client.on("connect", ({ properties }) => {
     client.subscribe([...handlers.subscriptions], { qos: 1 }, (error, granted) => {
-      const refused = granted?.find(({ qos }) => qos >= 128);
-      if (refused) end(new LinkError(`the broker refuses the subscription to ${refused.topic}: check its ACL`));
-      else if (error) end(error);
-      else {
+      const refused = error != null || granted?.some(({ qos }) => qos >= 128);
+      if (refused && client.connected) {
+        const wanted = handlers.subscriptions.join(" or ");
+        end(new LinkError(`the broker refuses the subscription to ${wanted}: check its ACL`));
+      } else if (refused) {
+        end(error);
+      } else {
         clearTimeout(timer);
         announced = true;
         handlers.connected(client, properties?.receiveMaximum ?? defaultReceiveMaximum);
@@ -208,7 +217,7 @@ function meaning(reasonCode = 0): string {
   const meanings: Record<number, string> = {
     135: "not authorized: check its ACL",
     139: "it is shutting down",
-    142: "another client has logged in with the same client id: is an edge of this name running twice?",
+    142: "another client has logged in with the same client id: is it running twice?",
     147: "more messages under way than it takes",
     149: "a message is larger than it takes",
     151: "a quota is exceeded",

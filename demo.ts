@@ -27,13 +27,14 @@ const examples = fileURLToPath(new URL("./config/examples/demo/", import.meta.ur
  */
 export async function runDemo({ port, data, speed }: DemoOptions): Promise<number> {
   const parts: Part[] = [];
+  const stopping = new AbortController();
   const folder = resolve(data);
   const asked = Promise.withResolvers<"asked">();
   for (const signal of ["SIGINT", "SIGTERM"] as const) process.once(signal, () => asked.resolve("asked"));
   process.once("disconnect", () => asked.resolve("asked"));
   const begun = performance.now();
   try {
-    const started = startAll({ port, folder, speed, parts, begun });
+    const started = startAll({ port, folder, speed, parts, begun, stopping: stopping.signal });
     const failed = started.then(() => Promise.race(parts.map((part) => part.ended)));
     await Promise.race([asked.promise, failed]);
     return 0;
@@ -41,7 +42,9 @@ export async function runDemo({ port, data, speed }: DemoOptions): Promise<numbe
     process.stderr.write(`\n${messageOf(error)}\n`);
     return 1;
   } finally {
+    stopping.abort();
     await stopAll(parts);
+    if (process.connected) process.disconnect?.(); // or this process would wait for the one that started it
   }
 }
 
@@ -51,9 +54,11 @@ interface Start {
   readonly speed: number;
   readonly parts: Part[];
   readonly begun: number;
+  /** Aborted when the demo ends: nothing is started any more. */
+  readonly stopping: AbortSignal;
 }
 
-async function startAll({ port, folder, speed, parts, begun }: Start): Promise<void> {
+async function startAll({ port, folder, speed, parts, begun, stopping }: Start): Promise<void> {
   mkdirSync(join(folder, "logs"), { recursive: true });
   say(`Millrace demo; everything is kept in ${relative(process.cwd(), folder) || "."}\n`);
   const secrets = { MILLRACE_EDGE_PASSWORD: newPassword(), MILLRACE_CLOUD_PASSWORD: newPassword() };
@@ -66,6 +71,7 @@ async function startAll({ port, folder, speed, parts, begun }: Start): Promise<v
     MILLRACE_EDGE_HTTP_PORT: "0",
   };
   const start = async (name: string, what: string, args: readonly string[]) => {
+    stopping.throwIfAborted();
     const part = new Part(name, args, environment, join(folder, "logs"));
     parts.push(part);
     const addresses = await part.ready;

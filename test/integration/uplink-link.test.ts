@@ -12,6 +12,7 @@ import { Secret } from "../../protocols/secret.ts";
 import { keepUplink, type UplinkAddress, type UplinkHandlers } from "../../protocols/uplink/link.ts";
 import { topics } from "../../protocols/uplink/topics.ts";
 import { testLog } from "../unit/edge/parts.ts";
+import { freePort } from "./rig/port.ts";
 
 const cleanups: (() => Promise<unknown> | unknown)[] = [];
 afterEach(async () => {
@@ -137,11 +138,7 @@ describe("a link to the embedded broker", () => {
 
 describe("a link to nowhere", () => {
   it("is said once, and given up within moments", async () => {
-    const server = createServer().listen(0, "127.0.0.1");
-    await new Promise((resolve) => server.once("listening", resolve));
-    const { port } = server.address() as { port: number };
-    await new Promise((resolve) => server.close(resolve));
-    const { said, stop } = keep(`mqtt://127.0.0.1:${port}`);
+    const { said, stop } = keep(`mqtt://127.0.0.1:${await freePort()}`);
     await expect.poll(() => said.length, soon).toBe(1);
     await new Promise((resolve) => setTimeout(resolve, 1200));
     expect(said).toEqual([expect.stringMatching(/ECONNREFUSED/)]);
@@ -249,12 +246,4 @@ function connects(port: number): Promise<boolean> {
     socket.on("error", () => resolve(false));
     socket.on("connect", () => socket.destroy());
   });
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer().listen(0, "127.0.0.1");
-  await new Promise((resolve) => server.once("listening", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
 }

@@ -238,7 +238,8 @@ describe("the embedded broker", () => {
       ["two logins", Buffer.concat([connectPacket("a", "line-1"), connectPacket("b", "line-1")])],
     ])("when a client sends %s, and ends that connection", async (_, bytes) => {
       const socket = await raw();
-      const ended = once(socket, "close");
+      // At once, and not when the time for a login is over.
+      const ended = once(socket, "close", { signal: AbortSignal.timeout(3000) });
       socket.write(bytes);
       if (bytes[0] === 0x16) socket.end(); // these bytes are a packet that goes on: the client gives up
       socket.resume();

@@ -68,10 +68,16 @@ function uplink(folder: string) {
   });
 }
 
+/** Less would hold no two frames of the largest size. */
+const minBufferBytes = 1024 * 1024;
+
 function buffer(folder: string) {
   return z.strictObject({
     path: path(folder).describe("The folder that holds the buffer."),
-    max_size: size.prefault("1 GiB").describe("The most disk space that the buffer takes."),
+    max_size: size
+      .refine((bytes) => bytes >= minBufferBytes, { error: () => "1 MiB or more" })
+      .prefault("1 GiB")
+      .describe("The most disk space that the buffer takes; at least 1 MiB."),
     when_full: z
       .enum(["drop_oldest", "stop_collecting"])
       .default("drop_oldest")

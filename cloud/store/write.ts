@@ -166,7 +166,10 @@ async function insertGaps(transaction: Transaction, stored: readonly NumberedFra
     for (const gap of frame.content.gaps) {
       const [device, tag] = [storableText(gap.device), storableText(gap.tag ?? "")];
       const key = [map.edgeId, device, tag, gap.reason, gap.from].join("\0");
-      if (typeof gaps.get(key)?.to !== "number") gaps.set(key, { ...gap, edgeId: map.edgeId, device, tag });
+      const told = gaps.get(key)?.to ?? null;
+      if (told === null || (gap.to !== null && gap.to > told)) {
+        gaps.set(key, { ...gap, edgeId: map.edgeId, device, tag });
+      }
     }
   }
   if (gaps.size === 0) return;
@@ -178,7 +181,7 @@ async function insertGaps(transaction: Transaction, stored: readonly NumberedFra
      ORDER BY edge_id, device, tag, reason, from_time
      ON CONFLICT (edge_id, device, tag, reason, from_time) DO UPDATE SET to_time = excluded.to_time,
        detail = excluded.detail
-     WHERE g.to_time IS NULL AND excluded.to_time IS NOT NULL`,
+     WHERE excluded.to_time IS NOT NULL AND (g.to_time IS NULL OR g.to_time < excluded.to_time)`,
     [
       rows.map((gap) => gap.edgeId),
       rows.map((gap) => gap.device),

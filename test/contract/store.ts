@@ -172,7 +172,7 @@ export function storeContract(engine: string, create: () => Promise<TestDatabase
       expect(await values(`${edge.name}.d.x`)).toEqual([1]);
     });
 
-    it("opens a gap, closes it, and never opens it again", async () => {
+    it("opens a gap, closes it, never opens it again, and takes the later of two ends", async () => {
       const edge = await newEdge("x");
       const gap = (tag: string | null, from: number, to: number | null): Gap => ({
         device: "d",
@@ -194,8 +194,10 @@ export function storeContract(engine: string, create: () => Promise<TestDatabase
         ["x", 5, null],
         [null, 0, null],
       ]);
-      await store.write([edge.frame(2, [], [gap(null, 0, 10)])]);
-      await store.write([edge.frame(3, [], [gap(null, 0, null), gap(null, 0, 99)])]);
+      await store.write([edge.frame(2, [], [gap(null, 0, 8)])]);
+      await store.write([edge.frame(3, [], [gap(null, 0, null), gap(null, 0, 10)])]);
+      expect((await rows())[1]).toEqual([null, 0, 10]);
+      await store.write([edge.frame(8, [], [gap(null, 0, 5)])]);
       expect((await rows())[1]).toEqual([null, 0, 10]);
       // The end may overtake the beginning, on the live stream beside the backlog; or both come in one frame.
       await store.write([edge.frame(5, [], [gap("x", 20, 30)])]);

@@ -18,7 +18,7 @@ describe("what a file means", () => {
     expect(config).toMatchObject({
       uplink: { mqtt_version: "auto", window: 16, acknowledge_timeout: 10_000 },
       buffer: { max_size: 1024 ** 3, when_full: "drop_oldest" },
-      frame: { max_readings: 8192, linger: 500 },
+      frame: { max_readings: 8192, linger: 1000 },
       reconnect: { first: 1000, longest: 30_000 },
       log: { level: "info" },
     });

@@ -5,6 +5,7 @@ import mqtt, { type IClientOptions, type MqttClient } from "mqtt";
 import type { Logger } from "pino";
 import { ConfigError, LinkError, messageOf } from "../errors.ts";
 import type { Secret } from "../secret.ts";
+import { maxContentBytes } from "./envelope.ts";
 
 /** How to reach the broker. */
 export interface UplinkAddress {
@@ -46,6 +47,8 @@ const keepaliveSeconds = 15;
 /** For the connection itself, and again for its subscriptions. */
 const connectTimeoutMs = 10_000;
 const suspicion = "is another client with this client id connected, or does the broker's ACL refuse what is sent?";
+/** A frame or device map of the largest size, with its headers. */
+const maximumPacketSize = 2 * maxContentBytes;
 /** MQTT's refusals of a protocol version: 3.1.1's return code and 5's reason code. */
 const versionRefused = new Set([1, 0x84]);
 /** MQTT 5's default, and no limit in 3.1.1 but that of the packet identifiers. */
@@ -160,6 +163,8 @@ function clientOptions(address: UplinkAddress, version: 4 | 5, ca: Buffer | unde
     reconnectPeriod: 0, // the loop above reconnects, with a fresh client
     resubscribe: false,
     queueQoSZero: false,
+    // MQTT 5: a broker then keeps larger packets from us; nothing of ours is as large.
+    ...(version === 5 && { properties: { maximumPacketSize } }),
   };
 }
 

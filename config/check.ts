@@ -116,19 +116,12 @@ function cloudLines(file: string, config: CloudConfig): string[] {
   return [
     `${file}: cloud: ${count(edges.length, "edge")}`,
     "",
-    `  broker     ${"embedded" in broker ? `embedded, on ${broker.embedded.host}:${broker.embedded.port}` : address(broker.url)}, as user ${broker.user}`,
+    `  broker     ${"embedded" in broker ? `embedded, on ${broker.embedded.host}:${broker.embedded.port}` : broker.url}, as user ${broker.user}`,
     `  edges      ${names || "none: nobody may send"}`,
-    `  store      ${"embedded" in store ? `embedded, in ${store.embedded.path}` : address(store.url)}`,
+    `  store      ${"embedded" in store ? `embedded, in ${store.embedded.path}` : store.url}`,
     `  http       ${http.host}:${http.port}`,
     `  retention  readings ${kept}, raw frames ${durationText(retention.frame_log)}`,
   ];
-}
-
-/** An address without the password that it may hold. */
-function address(url: string): string {
-  const parsed = new URL(url);
-  parsed.password = "";
-  return parsed.href;
 }
 
 function durationText(ms: number): string {
@@ -155,13 +148,11 @@ function warnings(file: string, tree: Node, schema: z.ZodType): string[] {
     } else if (node.kind === "map") {
       for (const [key, { value }] of node.entries) visit(value, step(schemas, node, key), [...path, key]);
     } else if (node.kind === "scalar" && !node.interpolated) {
-      const inAddress = /:\/\/[^/\s:@]*:[^@\s]+@/.test(node.text);
-      if (!inAddress && !branches(schemas, node).some(isSecret)) return;
-      const instead = inAddress ? "move it to the key password, as" : "write";
+      if (!branches(schemas, node).some(isSecret)) return;
       found.add(
         node.at,
         pathText(tree, path),
-        `warning: a password stands in the file; ${instead} "\${env:NAME}" or "\${file:/path}"`,
+        'warning: a password stands in the file; write "${env:NAME}" or "${file:/path}"',
       );
     }
   };

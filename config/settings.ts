@@ -12,14 +12,22 @@ export function path(folder: string) {
     .transform((text) => resolve(folder, text));
 }
 
-/** An address with one of the given schemes, such as `mqtts`. */
+/** An address with one of the given schemes, such as `mqtts`; without a password, as addresses are logged. */
 export function url(schemes: readonly string[], example: string) {
   const wanted = `an address that begins with ${schemes.map((scheme) => `${scheme}://`).join(", ")}, such as ${example}`;
   return z
     .string({ error: () => wanted })
     .regex(new RegExp(`^(${schemes.join("|")})://[^\\s/]+`), { error: () => wanted, abort: true })
-    .refine((text) => URL.canParse(text), { error: () => wanted })
+    .refine((text) => URL.canParse(text), { error: () => wanted, abort: true })
+    .refine((text) => !holdsPassword(new URL(text)), {
+      error: () => 'the address without its password, and beside it the keys "user" and "password"',
+    })
     .meta({ examples: [example] });
+}
+
+/** A password before the host, or in the query, where PostgreSQL's clients take one too. */
+function holdsPassword({ password, searchParams }: URL): boolean {
+  return password !== "" || [...searchParams.keys()].some((key) => /^(ssl)?password$/i.test(key));
 }
 
 /** A TCP port to listen on. */

@@ -168,7 +168,11 @@ class Explainer {
       return undefined;
     }
     const word = nearest(node.value, words.map(String));
-    if (word !== undefined) return words.find((value) => String(value) === word);
+    if (word !== undefined) {
+      const meant = words.find((value) => String(value) === word);
+      // What was found may itself be a word of the schema, ruled out by something beside it.
+      return meant === node.value ? undefined : meant;
+    }
     const vocabulary = schemas.flatMap(examplesOf).flatMap((example) => example.match(/[A-Za-z]{3,}/g) ?? []);
     const mended = node.value.replaceAll(/[A-Za-z]{3,}/g, (part) =>
       vocabulary.includes(part) ? part : (nearest(part, vocabulary) ?? part),
@@ -226,7 +230,10 @@ function found(node: Node, schemas: readonly z.ZodType[]): string {
 
 /** A text of the file as a message may show it: not too long, and without the password of an address. */
 function shown(text: string): string {
-  const safe = text.replace(/(:\/\/[^/\s:@]*):[^@\s]*@/, "$1:[secret]@");
+  // Greedy, up to the last @ and without asking for a scheme: the address may be wrong in any way.
+  const safe = text
+    .replace(/^([\w.]*:?\/\/)?([^:@]*):(?!\/\/).*@/s, "$1$2:[secret]@")
+    .replace(/([?&](?:ssl)?password=)[^&#]*/gi, "$1[secret]");
   return safe.length > 60 ? `${safe.slice(0, 60)}…` : safe;
 }
 

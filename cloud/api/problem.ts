@@ -1,4 +1,3 @@
-import { STATUS_CODES } from "node:http";
 import type { FastifyBaseLogger, FastifyError, FastifyReply, FastifyRequest } from "fastify";
 import { hasZodFastifySchemaValidationErrors, type ZodFastifySchemaValidationError } from "fastify-type-provider-zod";
 import { z } from "zod";
@@ -9,6 +8,8 @@ const kinds = {
   invalid_request: { status: 400, title: "The request has a mistake" },
   unknown_tag: { status: 404, title: "There is no such tag" },
   unknown_route: { status: 404, title: "There is no such page" },
+  body_too_large: { status: 413, title: "The request's body is too large" },
+  path_too_long: { status: 414, title: "The request's path is too long" },
   internal: { status: 500, title: "The service has failed" },
   database_unreachable: { status: 503, title: "The database is out of reach" },
   too_slow: { status: 503, title: "The answer took too long" },
@@ -68,20 +69,17 @@ export class ProblemError extends Error {
 /** Answers with a problem. Usable where hooks do not run: it sets every header it needs. */
 export function sendProblem(request: FastifyRequest, reply: FastifyReply, error: ProblemError): FastifyReply {
   const { status, title } = kinds[error.kind];
-  return send(request, reply, {
+  const body: Problem = {
     type: `urn:millrace:problem:${error.kind}`,
     title,
     status,
     detail: error.message,
     instance: request.url,
     ...(error.errors && { errors: [...error.errors] }),
-  });
-}
-
-function send(request: FastifyRequest, reply: FastifyReply, body: Problem): FastifyReply {
-  if (body.status === 503) reply.header("retry-after", retryAfterSeconds);
+  };
+  if (status === 503) reply.header("retry-after", retryAfterSeconds);
   return reply
-    .code(body.status)
+    .code(status)
     .header("x-request-id", request.id)
     .header("cache-control", "no-store")
     .type("application/problem+json")
@@ -105,17 +103,10 @@ export function problemHandler(log: FastifyBaseLogger) {
     if (hasZodFastifySchemaValidationErrors(error)) {
       return sendProblem(request, reply, invalidRequest(mistakesOf(error, request)));
     }
-    const { statusCode = 500, code, message } = error as Partial<FastifyError>;
+    const { statusCode = 500, code = "", message = "" } = error as Partial<FastifyError>;
     if (code === "FST_ERR_HANDLER_TIMEOUT") return sendProblem(request, reply, tooSlow());
     if (statusCode >= 400 && statusCode < 500) {
-      const title = STATUS_CODES[statusCode] ?? "Client error";
-      return send(request, reply, {
-        type: "about:blank",
-        title,
-        status: statusCode,
-        detail: message || title,
-        instance: request.url,
-      });
+      return sendProblem(request, reply, new ProblemError(...(refusals[code] ?? ["invalid_request", message])));
     }
     request.log.error({ err: error }, "the request has failed");
     return sendProblem(request, reply, internal(request));
@@ -129,6 +120,16 @@ export function problemHandler(log: FastifyBaseLogger) {
     },
   };
 }
+
+/** What the server refuses before a route sees it, by its code, in words of ours. */
+const refusals: Readonly<Record<string, readonly [ProblemKind, string]>> = {
+  FST_ERR_BAD_URL: [
+    "invalid_request",
+    'The path is not percent-encoded UTF-8; write "%25" for the character % itself.',
+  ],
+  FST_ERR_MAX_PARAM_LENGTH: ["path_too_long", "No name is as long as a part of this path."],
+  FST_ERR_CTP_BODY_TOO_LARGE: ["body_too_large", "Requests to this service carry no body."],
+};
 
 function databaseUnreachable(): ProblemError {
   return new ProblemError(

@@ -418,11 +418,19 @@ describe("any text in any place", () => {
     expect(body.items).toHaveLength(burst);
   });
 
-  test("a path that is no valid UTF-8 is a problem too", async () => {
-    const { status, headers, body } = await get("/api/v1/tags/%E0%A4%A");
-    expect(status).toBe(400);
-    expect(headers["content-type"]).toMatch(/^application\/problem\+json/);
-    expect(headers["x-request-id"]).toBeTruthy();
-    expect(body.status).toBe(400);
+  test.each([
+    ["a path that is no valid UTF-8", "/api/v1/tags/%E0%A4%A", "", 400, "invalid_request", /percent-encoded/],
+    ["a path that is not percent-encoded", "/api/v1/tags/50%", "", 400, "invalid_request", /write "%25"/],
+    ["a name that is too long", `/api/v1/tags/${"9".repeat(1001)}`, "", 414, "path_too_long", /No name/],
+    ["a body that is too large", "/api/v1/tags", " ".repeat(65_537), 413, "body_too_large", /no body/],
+    ["a body that is no JSON", "/api/v1/tags", "{", 400, "invalid_request", /JSON/],
+  ])("%s is a problem of ours too", async (_case, url, payload, status, kind, detail) => {
+    const headers = { "content-type": "application/json" };
+    const response = await api.app.inject(payload === "" ? { url } : { method: "POST", url, headers, payload });
+    expect(response.statusCode).toBe(status);
+    expect(response.headers["content-type"]).toMatch(/^application\/problem\+json/);
+    expect(response.headers["x-request-id"]).toBeTruthy();
+    const problem = { type: `urn:millrace:problem:${kind}`, status, instance: url };
+    expect(response.json()).toMatchObject({ ...problem, detail: expect.stringMatching(detail) });
   });
 });

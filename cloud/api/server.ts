@@ -83,7 +83,10 @@ function observeRequests(app: FastifyInstance, metrics: Registry): void {
   });
   app.addHook("onResponse", async (request, reply) => {
     const route = request.routeOptions.url ?? "none";
-    duration.observe({ method: request.method, route, status: String(reply.statusCode) }, reply.elapsedTime / 1000);
+    // The console's files are no questions to the service: a label for each of them would only be in the way.
+    const isConsole = route === "/" || route.startsWith("/console/");
+    if (!isConsole)
+      duration.observe({ method: request.method, route, status: String(reply.statusCode) }, reply.elapsedTime / 1000);
     request.log.debug(
       { method: request.method, url: request.url, status: reply.statusCode, ms: reply.elapsedTime },
       "answered",

@@ -191,6 +191,7 @@ describe("health", () => {
 
 test("metrics are Prometheus text and time the requests by route, not by address", async () => {
   for (const url of [...asked, "/api/v1/tags/a.b.c", "/api/v1/tags/d.e.f", "/no/such/page"]) await api.app.inject(url);
+  for (const url of ["/", "/console/main.ts"]) expect((await api.app.inject(url)).statusCode).toBe(200);
   const response = await api.app.inject("/metrics");
   expect(response.statusCode).toBe(200);
   expect(response.headers["content-type"]).toMatch(/^text\/plain; version=0\.0\.4/);
@@ -206,6 +207,7 @@ test("metrics are Prometheus text and time the requests by route, not by address
   );
   expect(counts.some((line) => line.includes('route="none",status="404"'))).toBe(true);
   expect(response.body).not.toContain("a.b.c");
+  expect(response.body).not.toMatch(/route="\/(console|")/);
 });
 
 describe("the OpenAPI document", () => {

@@ -180,8 +180,7 @@ export interface Store {
   /** One tag by its full name; undefined when there is none. */
   tag(name: string): Promise<TagRow | undefined>;
   readings(tag: string, range: ReadingRange): Promise<ReadingPage>;
-  /** The gaps that match, the latest first. */
-  /** Those that begin last come first; gaps that begin at the same time keep an order of their own. */
+  /** The gaps that match: those that begin last come first, those that begin together keep an order of their own. */
   gaps(filter: GapFilter): Promise<GapRow[]>;
 
   /**

@@ -5,11 +5,12 @@ import { type Acknowledgement, decodeAcknowledgement } from "../protocols/uplink
 import { deviceMapHash } from "../protocols/uplink/device-map.ts";
 import { keepUplink, type UplinkAddress } from "../protocols/uplink/link.ts";
 import { topics } from "../protocols/uplink/topics.ts";
-import type { BufferedFrame, FrameBuffer } from "./buffer/buffer.ts";
+import type { BufferedFrame, FrameBuffer, StreamPlace } from "./buffer/buffer.ts";
 
 export interface ForwarderOptions {
   readonly edge: string;
-  readonly stream: string;
+  /** The streams that the buffer's frames belong to. */
+  readonly streams: readonly StreamPlace[];
   readonly buffer: FrameBuffer;
   readonly address: UplinkAddress;
   /** How many frames may be on their way at once. */
@@ -208,7 +209,13 @@ export class Forwarder {
   }
 
   #acknowledged({ stream, committed, refused, mapsNeeded }: Acknowledgement): void {
-    if (stream === this.#options.stream) this.#settled(committed, refused);
+    const place = this.#options.streams.find(({ uuid }) => uuid === stream);
+    if (place !== undefined) {
+      this.#settled(
+        committed.map((seq) => place.before + seq),
+        refused.map(({ seq, reason }) => ({ seq: place.before + seq, reason })),
+      );
+    }
     if (mapsNeeded.length > 0) this.#mapsNeeded(mapsNeeded);
   }
 

@@ -81,7 +81,7 @@ async function startOn(
   const collecting = collectors.map((collector) => collector.run(stopping.signal));
   const forwarding = new AbortController();
   const forwarded = forwarder.run(forwarding.signal);
-  edgeLog.info({ devices: collectors.length, stream: recovered.stream }, "the edge agent is running");
+  edgeLog.info({ devices: collectors.length, stream: recovered.streams.at(-1)!.uuid }, "the edge agent is running");
   return {
     addresses: { http: http && addressOf(http) },
     finished: Promise.race([buffer.failed, Promise.all([...collecting, forwarded])]).then(() => undefined),
@@ -137,11 +137,11 @@ function deviceMap({ edge, site, devices }: EdgeConfig, registry: Registry): Dev
   };
 }
 
-function createForwarder(config: EdgeConfig, { stream }: Recovered, buffer: FrameBuffer, log: Logger): Forwarder {
+function createForwarder(config: EdgeConfig, { streams }: Recovered, buffer: FrameBuffer, log: Logger): Forwarder {
   const { uplink, edge } = config;
   return new Forwarder({
     edge,
-    stream,
+    streams,
     buffer,
     address: {
       url: uplink.url,

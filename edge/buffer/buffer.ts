@@ -34,8 +34,16 @@ export interface FrameRecord {
   readonly watermarks: ReadonlyMap<string, Micros>;
 }
 
+/** Where a stream stands in the buffer: frame n of the stream is frame `before + n` of the buffer. */
+export interface StreamPlace {
+  /** 32 hex digits. */
+  readonly uuid: string;
+  readonly before: number;
+}
+
 /** A frame in the buffer, ready to be sent. */
 export interface BufferedFrame {
+  /** The frame's number in this buffer, which goes on over restarts; its number in its stream stands in the frame. */
   readonly seq: number;
   readonly mapHash: string;
   /** The frame as it goes over the wire. */
@@ -44,8 +52,8 @@ export interface BufferedFrame {
 
 /** What the last run left behind. */
 export interface Recovered {
-  /** The stream's UUID as 32 hex digits: a new buffer is a new stream. */
-  readonly stream: string;
+  /** The streams that frames here belong to, the one that begins now last: each opening begins one. */
+  readonly streams: readonly StreamPlace[];
   readonly watermarks: ReadonlyMap<string, Micros>;
   /** Gaps that were reported open and not closed since. */
   readonly openGaps: readonly Gap[];
@@ -54,7 +62,7 @@ export interface Recovered {
 }
 
 export interface AppendResult {
-  /** The frame's number in its stream; 0 when the buffer is full and the policy is `stop_collecting`: nothing was written. */
+  /** The frame's number in the buffer; 0 when the buffer is full and the policy is `stop_collecting`: nothing was written. */
   readonly seq: number;
   /** What the next frame is to report: losses, and gaps whose reports were lost with their frames. */
   readonly losses: readonly Gap[];

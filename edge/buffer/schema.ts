@@ -3,7 +3,9 @@ export const schemaVersion = 1;
 
 /** The tables of buffer.sqlite; README.md explains them. */
 export const schema = `
-  CREATE TABLE stream (uuid TEXT NOT NULL, next_seq INTEGER NOT NULL) STRICT;
+  CREATE TABLE counter (next_seq INTEGER NOT NULL) STRICT;
+  INSERT INTO counter (next_seq) VALUES (1);
+  CREATE TABLE stream (uuid TEXT PRIMARY KEY, before INTEGER NOT NULL) STRICT;
   CREATE TABLE frame (seq INTEGER PRIMARY KEY, map_hash TEXT NOT NULL, spans TEXT NOT NULL, reports TEXT NOT NULL,
     bytes BLOB NOT NULL) STRICT;
   CREATE TABLE frame_set_aside (seq INTEGER PRIMARY KEY, reason TEXT NOT NULL, bytes BLOB NOT NULL) STRICT;
@@ -20,8 +22,14 @@ export const schema = `
 
 /** Every statement the buffer runs, by the name it is prepared under. */
 export const statements = {
-  stream: "SELECT uuid, next_seq FROM stream",
-  saveNextSeq: "UPDATE stream SET next_seq = ?",
+  counter: "SELECT next_seq FROM counter",
+  saveNextSeq: "UPDATE counter SET next_seq = ?",
+  beginStream: "INSERT INTO stream (uuid, before) VALUES (?, ?)",
+  streams: "SELECT uuid, before FROM stream ORDER BY before",
+  endEmptyStreams: "DELETE FROM stream WHERE before = ?",
+  // A stream holds the frames after its `before`, up to the next one's.
+  endSentStreams: `DELETE FROM stream WHERE NOT EXISTS (SELECT 1 FROM frame WHERE seq > stream.before
+    AND seq <= coalesce((SELECT min(later.before) FROM stream AS later WHERE later.before > stream.before), seq))`,
 
   insertFrame: "INSERT INTO frame (seq, map_hash, spans, reports, bytes) VALUES (?, ?, ?, ?, ?)",
   deleteFrame: "DELETE FROM frame WHERE seq = ?",

@@ -5,7 +5,15 @@ import { DatabaseSync, type StatementSync } from "node:sqlite";
 import { ConfigError } from "../../protocols/errors.ts";
 import type { Gap, Micros } from "../../protocols/reading.ts";
 import { isIntact, sealFrame } from "../../protocols/uplink/envelope.ts";
-import type { AppendResult, BufferedFrame, BufferOptions, BufferStats, FrameRecord, Recovered } from "./buffer.ts";
+import type {
+  AppendResult,
+  BufferedFrame,
+  BufferOptions,
+  BufferStats,
+  FrameRecord,
+  Recovered,
+  StreamPlace,
+} from "./buffer.ts";
 import { schema, schemaVersion, statements } from "./schema.ts";
 import { type FrameAccount, UnreportedAccount } from "./unreported.ts";
 
@@ -31,7 +39,7 @@ export class SqliteBuffer {
   #database!: DatabaseSync;
   #statements!: Record<keyof typeof statements, StatementSync>;
   #unreported!: UnreportedAccount;
-  #stream = "";
+  #stream!: StreamPlace;
   #nextSeq = 1;
   #frames = 0;
 
@@ -69,11 +77,7 @@ export class SqliteBuffer {
       );
     }
     if (version === 0) {
-      this.#transaction(() => {
-        database.exec(schema);
-        const uuid = randomUUID().replaceAll("-", "");
-        database.prepare("INSERT INTO stream (uuid, next_seq) VALUES (?, 1)").run(uuid);
-      });
+      this.#transaction(() => database.exec(schema));
     }
     const prepared = Object.entries(statements).map(([name, sql]) => [name, database.prepare(sql)]);
     this.#statements = Object.fromEntries(prepared);
@@ -81,18 +85,31 @@ export class SqliteBuffer {
   }
 
   #recover(): Recovered {
-    const { uuid, next_seq: nextSeq } = this.#statements.stream.get() as { uuid: string; next_seq: number };
-    this.#stream = uuid;
-    this.#nextSeq = nextSeq;
+    this.#nextSeq = (this.#statements.counter.get() as { next_seq: number }).next_seq;
+    const streams = this.#transaction(() => this.#beginStream());
     this.#frames = (this.#statements.countFrames.get() as { frames: number }).frames;
     const watermarks = this.#statements.watermarks.all() as { device: string; time: Micros }[];
     const gaps = this.#statements.openGaps.all() as unknown as (Gap & { readonly tag: string })[];
     return {
-      stream: uuid,
+      streams,
       watermarks: new Map(watermarks.map(({ device, time }) => [device, time])),
       openGaps: gaps.map((gap) => ({ ...gap, tag: gap.tag || null, to: null })),
       losses: this.#transaction(() => this.#unreported.offer()),
     };
+  }
+
+  /**
+   * Each opening begins a new stream. A file that was put back from a copy, or a disk that lost what it had confirmed,
+   * would otherwise give new frames the numbers of others that the cloud has already, which would end there as
+   * duplicates. @returns the streams that have frames here, the new one last
+   */
+  #beginStream(): StreamPlace[] {
+    const before = this.#nextSeq - 1;
+    this.#statements.endEmptyStreams.run(before);
+    this.#statements.endSentStreams.run();
+    this.#stream = { uuid: randomUUID().replaceAll("-", ""), before };
+    this.#statements.beginStream.run(this.#stream.uuid, before);
+    return this.#statements.streams.all() as unknown as StreamPlace[];
   }
 
   #transaction<T>(work: () => T): T {
@@ -121,7 +138,8 @@ export class SqliteBuffer {
 
   #appendOne({ content, spans, gaps, losses, watermarks }: FrameRecord): number {
     const seq = this.#nextSeq;
-    const bytes = sealFrame({ edge: this.#options.edge, stream: this.#stream, seq }, content);
+    const { uuid: stream, before } = this.#stream;
+    const bytes = sealFrame({ edge: this.#options.edge, stream, seq: seq - before }, content);
     const needed = bytes.length + marginBytes;
     const full = this.#frames > 0 && this.#usedBytes() + needed > this.#options.maxBytes;
     if (full && this.#options.whenFull === "stop_collecting") return 0;

@@ -43,7 +43,12 @@ export function bufferContract(name: string, create: (options: BufferOptions) =>
         const results = await Promise.all([1, 2, 3, 4].map(() => buffer.append(frame())));
         expect(results.map(({ seq }) => seq)).toEqual([1, 2, 3, 4]);
         for (const { seq, bytes, mapHash: hash } of await buffer.oldest(0, 10)) {
-          expect(openEnvelope(bytes)).toMatchObject({ edge: "line-3", stream: recovered.stream, seq, mapHash: hash });
+          expect(openEnvelope(bytes)).toMatchObject({
+            edge: "line-3",
+            stream: recovered.streams.at(-1)!.uuid,
+            seq,
+            mapHash: hash,
+          });
         }
       });
 
@@ -66,23 +71,41 @@ export function bufferContract(name: string, create: (options: BufferOptions) =>
       });
 
       it("count on without a hole over restarts, also when none is left", async () => {
-        let { buffer, recovered } = await open();
-        const { stream } = recovered;
+        let { buffer } = await open();
         for (let start = 0; start < 2; start++) {
           expect((await buffer.append(frame())).seq).toBe(2 * start + 1);
           expect((await buffer.append(frame())).seq).toBe(2 * start + 2);
           await buffer.release(await seqsIn(buffer));
-          ({ buffer, recovered } = await reopen(buffer));
-          expect(recovered.stream).toBe(stream);
+          ({ buffer } = await reopen(buffer));
         }
         expect((await buffer.append(frame())).seq).toBe(5);
+      });
+
+      it("belong to a new stream after each opening, and count from 1 in it; streams without frames are forgotten", async () => {
+        let { buffer, recovered } = await open();
+        const [first] = recovered.streams;
+        for (let n = 0; n < 2; n++) await buffer.append(frame());
+        ({ buffer, recovered } = await reopen(buffer)); // nothing is appended to this one
+        ({ buffer, recovered } = await reopen(buffer));
+        const second = recovered.streams.at(-1)!;
+        expect(recovered.streams).toEqual([first, { uuid: expect.not.stringMatching(first!.uuid), before: 2 }]);
+        await buffer.append(frame());
+        const sealed = (await buffer.oldest(0, 9)).map(({ bytes }) => openEnvelope(bytes));
+        expect(sealed).toMatchObject([
+          { stream: first!.uuid, seq: 1 },
+          { stream: first!.uuid, seq: 2 },
+          { stream: second.uuid, seq: 1 },
+        ]);
+        await buffer.release([1, 2]);
+        ({ recovered } = await reopen(buffer));
+        expect(recovered.streams.map(({ before }) => before)).toEqual([2, 3]);
       });
 
       it("of another folder are another stream", async () => {
         const { recovered } = await open();
         const { recovered: other } = await open({ path: join(folder, "deeper", "other") });
-        expect(other.stream).not.toBe(recovered.stream);
-        expect(other.stream).toMatch(/^[0-9a-f]{32}$/);
+        expect(other.streams[0]!.uuid).not.toBe(recovered.streams[0]!.uuid);
+        expect(other.streams[0]!.uuid).toMatch(/^[0-9a-f]{32}$/);
       });
     });
 

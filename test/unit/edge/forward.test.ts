@@ -54,19 +54,19 @@ async function startForwarder(
   url: string,
   wish: Partial<ForwarderOptions> & { frames?: number; password?: string; buffer?: TestBuffer } = {},
 ) {
-  let stream = wish.stream;
+  let streams = wish.streams;
   let { buffer } = wish;
   if (buffer === undefined) {
     const opened = await openBuffer();
     buffer = opened.buffer;
-    stream = opened.recovered.stream;
+    streams = opened.recovered.streams;
     await buffer.saveMap(map.hash, map.bytes);
     for (let n = 0; n < (wish.frames ?? 3); n++) await buffer.append(frame({ mapHash: map.hash }));
   }
   const { log, said } = testLog();
   const forwarder = new Forwarder({
     edge: "line-3",
-    stream: stream!,
+    streams: streams!,
     address: {
       url,
       user: "line-3",
@@ -87,7 +87,7 @@ async function startForwarder(
     await run;
   };
   cleanups.push(stop);
-  return { buffer, stream: stream!, forwarder, said, stop };
+  return { buffer, stream: streams!.at(-1)!.uuid, forwarder, said, stop };
 }
 
 const soon = { timeout: 5000, interval: 5 };
@@ -190,7 +190,7 @@ describe("a device map", () => {
     await buffer.append(frame({ mapHash: map.hash }));
     await buffer.saveMap(otherMap.hash, otherMap.bytes);
     for (let n = 0; n < 3; n++) await buffer.append(frame({ mapHash: otherMap.hash }));
-    const { cloud, stream, said } = await start({ buffer, stream: recovered.stream, window: 2 });
+    const { cloud, stream, said } = await start({ buffer, streams: recovered.streams, window: 2 });
     // The cloud may have it from before: so the frame is tried.
     await expect.poll(() => cloud.heard, soon).toEqual([1, otherMap.hash, 2]);
     await cloud.say({ stream, mapsNeeded: [map.hash], committed: [2] });

@@ -1,33 +1,22 @@
 import type { Socket } from "node:net";
 import fc from "fast-check";
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { LinkError } from "../../../protocols/errors.ts";
 import { Link } from "../../../protocols/modbus/link.ts";
 import type { Span } from "../../../protocols/modbus/plan.ts";
 import { isGood } from "../../../protocols/reading.ts";
-import { type Running, run } from "./device.ts";
-import { exception, frame, ModbusServer, type Request } from "./server.ts";
+import type { Running } from "./device.ts";
+import { until, useModbusServer } from "./rig.ts";
+import { exception, frame, type Request } from "./server.ts";
 
 const numRuns = Number(process.env.MILLRACE_FUZZ_RUNS ?? 2000);
 
-let server: ModbusServer;
-const running: Running[] = [];
-
-beforeEach(async () => {
-  server = await new ModbusServer().start();
-});
-afterEach(async () => {
-  for (const one of running.splice(0)) await one.stop();
-  await vi.waitFor(() => expect(server.connections).toBe(0));
-  await server.stop();
-});
-
-const until = (check: () => void) => vi.waitFor(check, { timeout: 8000, interval: 5 });
+const rig = useModbusServer();
 
 /** Two blocks of one register each, so that an answer to the one would pass for an answer to the other. */
-async function start(): Promise<Running> {
-  const one = await run({
-    port: server.port,
+function start(): Promise<Running> {
+  return rig.start({
+    port: rig.server.port,
     scan: "10 ms",
     timeout: "50 ms",
     tags: [
@@ -35,8 +24,6 @@ async function start(): Promise<Running> {
       { name: "far", register: "holding 500" },
     ],
   });
-  running.push(one);
-  return one;
 }
 
 /** Every value that was given is the right one, and both tags are well again after the fault. */
@@ -71,7 +58,7 @@ async function expectRightValues(one: Running): Promise<void> {
 /** Lets `fault` answer the next few requests for register 5; everything else is answered rightly. */
 function disturb(times: number, fault: (request: Request, socket: Socket) => Buffer | "silence"): { left: number } {
   const state = { left: times };
-  server.script = (request, socket) => {
+  rig.server.script = (request, socket) => {
     if (request.address !== 5 || state.left <= 0) return undefined;
     state.left--;
     return fault(request, socket);
@@ -134,8 +121,8 @@ describe("an answer that", () => {
   });
 
   it("comes byte by byte is understood", async () => {
-    server.script = (request, socket) => {
-      for (const [index, byte] of server.answerTo(request).entries()) {
+    rig.server.script = (request, socket) => {
+      for (const [index, byte] of rig.server.answerTo(request).entries()) {
         setTimeout(() => !socket.destroyed && socket.write(Buffer.from([byte])), index * 2);
       }
       return "silence";
@@ -144,16 +131,16 @@ describe("an answer that", () => {
   });
 
   it("comes together with others in one packet is the only one that counts", async () => {
-    server.script = (request) =>
+    rig.server.script = (request) =>
       Buffer.concat([
         wrong({ ...request, transactionId: (request.transactionId + 255) & 0xff }),
-        server.answerTo(request),
+        rig.server.answerTo(request),
         wrong(request),
         wrong({ ...request, transactionId: (request.transactionId + 1) & 0xff }),
       ]);
     const one = await start();
     // Beyond 256 requests, when the library's transaction numbers begin anew.
-    await until(() => expect(server.requests.length).toBeGreaterThan(300));
+    await until(() => expect(rig.server.requests.length).toBeGreaterThan(300));
     await expectRightValues(one);
   });
 
@@ -166,7 +153,7 @@ describe("an answer that", () => {
     });
     await until(() => expect(state.left).toBe(0));
     await expectRightValues(one);
-    expect(server.accepted).toBe(2);
+    expect(rig.server.accepted).toBe(2);
   });
 });
 
@@ -184,13 +171,13 @@ describe("a device that", () => {
   it("falls silent for good is a lost link", async () => {
     const one = await start();
     await until(() => expect(one.of("far").length).toBeGreaterThan(1));
-    server.silent.add(1);
+    rig.server.silent.add(1);
     await one.ended;
     expect(one.error).toBeInstanceOf(LinkError);
   });
 
   it("speaks something else than Modbus is not connected to, and the error shows what it said", async () => {
-    server.script = (request) => frame(request, Buffer.from([1, 3, 9, 1, 2, 3]));
+    rig.server.script = (request) => frame(request, Buffer.from([1, 3, 9, 1, 2, 3]));
     await expect(start()).rejects.toThrow(/no unit answers .*010309010203/);
   });
 });
@@ -232,11 +219,11 @@ describe("any bytes in answer", () => {
   it("give the right registers or none, and leave the link fit for the next request", {
     timeout: 600_000,
   }, async () => {
-    const link = new Link("127.0.0.1", server.port);
+    const link = new Link("127.0.0.1", rig.server.port);
     const signal = new AbortController().signal;
     let damage: ((answer: Buffer, request: Request) => Buffer) | undefined;
-    server.script = (request, socket) => {
-      const bytes = damage?.(server.answerTo(request), request);
+    rig.server.script = (request, socket) => {
+      const bytes = damage?.(rig.server.answerTo(request), request);
       damage = undefined; // the second try is answered rightly
       if (bytes) socket.end(bytes);
       return bytes && "silence";

@@ -1,35 +1,17 @@
-import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { modbusTcp } from "../../../protocols/modbus/driver.ts";
 import { Quality } from "../../../protocols/reading.ts";
-import { type Running, run } from "./device.ts";
-import { held, ModbusServer } from "./server.ts";
+import { until, useModbusServer } from "./rig.ts";
+import { held } from "./server.ts";
 
-let server: ModbusServer;
-const running: Running[] = [];
-
-async function start(...args: Parameters<typeof run>): Promise<Running> {
-  const one = await run(...args);
-  running.push(one);
-  return one;
-}
-
-beforeEach(async () => {
-  server = await new ModbusServer().start();
-});
-afterEach(async () => {
-  for (const one of running.splice(0)) await one.stop();
-  await vi.waitFor(() => expect(server.connections).toBe(0));
-  await server.stop();
-});
-
-const until = (check: () => void) => vi.waitFor(check, { timeout: 8000, interval: 5 });
+const rig = useModbusServer();
 
 describe("values", () => {
   it("reads all four tables, each value from its own place", async () => {
-    server.values.set("1 holding 50", 0x5465);
-    server.values.set("1 holding 51", 0x7374);
-    const one = await start({
-      port: server.port,
+    rig.server.values.set("1 holding 50", 0x5465);
+    rig.server.values.set("1 holding 51", 0x7374);
+    const one = await rig.start({
+      port: rig.server.port,
       scan: "20 ms",
       tags: [
         { name: "holding", register: "holding 100" },
@@ -63,18 +45,18 @@ describe("values", () => {
   });
 
   it("gives the moment of the answer as the time", async () => {
-    server.delayMs = 100;
+    rig.server.delayMs = 100;
     const before = Date.now() * 1000;
-    const one = await start({ port: server.port, tags: [{ name: "a", register: "holding 1" }] });
+    const one = await rig.start({ port: rig.server.port, tags: [{ name: "a", register: "holding 1" }] });
     await until(() => expect(one.readings).toHaveLength(1));
     expect(one.readings[0]!.time).toBeGreaterThanOrEqual(before + 190_000);
     expect(one.readings[0]!.time).toBeLessThanOrEqual(Date.now() * 1000);
   });
 
   it("says once that a value is bad, and that it is good again", async () => {
-    server.values.set("1 holding 1", 0x7fc0);
-    const one = await start({
-      port: server.port,
+    rig.server.values.set("1 holding 1", 0x7fc0);
+    const one = await rig.start({
+      port: rig.server.port,
       scan: "10 ms",
       tags: [
         { name: "a", register: "holding 1", type: "float32" },
@@ -83,16 +65,16 @@ describe("values", () => {
     });
     await until(() => expect(one.of("clock").length).toBeGreaterThan(5));
     expect(one.of("a")).toMatchObject([{ value: null, quality: Quality.BadSensorFailure }]);
-    server.values.set("1 holding 1", 0x41c8);
-    server.values.set("1 holding 2", 0);
+    rig.server.values.set("1 holding 1", 0x41c8);
+    rig.server.values.set("1 holding 2", 0);
     await until(() => expect(one.last("a")!.value).toBe(25));
   });
 });
 
 describe("the schedule", () => {
   it("reads each rate at its own pace, on a grid that does not drift", async () => {
-    const one = await start({
-      port: server.port,
+    const one = await rig.start({
+      port: rig.server.port,
       scan: "20 ms",
       tags: [
         { name: "fast", register: "holding 1" },
@@ -110,9 +92,9 @@ describe("the schedule", () => {
   });
 
   it("leaves out scans that a slow device has no time for, says so once, and does not pile them up", async () => {
-    server.delayMs = 50;
-    const one = await start({
-      port: server.port,
+    rig.server.delayMs = 50;
+    const one = await rig.start({
+      port: rig.server.port,
       scan: "20 ms",
       tags: [
         { name: "a", register: "holding 1" },
@@ -120,8 +102,8 @@ describe("the schedule", () => {
       ],
     });
     await until(() => expect(one.of("slow").length).toBeGreaterThanOrEqual(2));
-    server.delayMs = 0;
-    const scans = () => server.requests.filter((request) => request.address === 1).length;
+    rig.server.delayMs = 0;
+    const scans = () => rig.server.requests.filter((request) => request.address === 1).length;
     const before = scans();
     const began = performance.now();
     await until(() => expect(scans()).toBeGreaterThan(before + 20));
@@ -136,38 +118,45 @@ describe("one connection", () => {
     const protocol = modbusTcp();
     let pending = 0;
     let most = 0;
-    server.script = (request, socket) => {
+    rig.server.script = (request, socket) => {
       most = Math.max(most, ++pending);
       setTimeout(() => {
         pending--;
-        socket.write(server.answerTo(request));
+        socket.write(rig.server.answerTo(request));
       }, 2);
       return "silence";
     };
-    for (const unit_id of [1, 2, 3]) server.values.set(`${unit_id} holding 10`, unit_id * 111);
+    for (const unit_id of [1, 2, 3]) rig.server.values.set(`${unit_id} holding 10`, unit_id * 111);
     const devices = await Promise.all(
       [1, 2, 3].map((unit_id) =>
-        start({ port: server.port, unit_id, scan: "10 ms", tags: [{ name: "a", register: "holding 10" }] }, protocol),
+        rig.start(
+          { port: rig.server.port, unit_id, scan: "10 ms", tags: [{ name: "a", register: "holding 10" }] },
+          protocol,
+        ),
       ),
     );
     await until(() => expect(devices.every((one) => one.of("a").length >= 20)).toBe(true));
     for (const [index, one] of devices.entries()) {
       expect(new Set(one.of("a").map((reading) => reading.value))).toEqual(new Set([(index + 1) * 111]));
     }
-    expect([server.accepted, most]).toEqual([1, 1]);
+    expect([rig.server.accepted, most]).toEqual([1, 1]);
     await devices[0]!.stop();
     const seen = devices[1]!.readings.length;
     await until(() => expect(devices[1]!.readings.length).toBeGreaterThan(seen));
-    expect(server.connections).toBe(1);
+    expect(rig.server.connections).toBe(1);
   });
 
   it("is opened anew when the device has closed it while it was idle", async () => {
-    const one = await start({ port: server.port, scan: "100 ms", tags: [{ name: "a", register: "holding 1" }] });
+    const one = await rig.start({
+      port: rig.server.port,
+      scan: "100 ms",
+      tags: [{ name: "a", register: "holding 1" }],
+    });
     await until(() => expect(one.of("a").length).toBe(1));
-    await server.stop();
-    await server.start();
+    await rig.server.stop();
+    await rig.server.start();
     await until(() => expect(one.of("a").length).toBeGreaterThan(2));
     expect(one.error).toBeUndefined();
-    expect(server.accepted).toBe(2);
+    expect(rig.server.accepted).toBe(2);
   });
 });

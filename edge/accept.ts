@@ -7,13 +7,14 @@ export const maxTextLength = 256 * 1024;
 /**
  * A driver's reading as the rest of the program may rely on it:
  * - the time is a whole number of microseconds that a frame can carry. For a clock that was never set the time of
- *   arrival stands in, and a good reading becomes uncertain;
+ *   arrival stands in, and a good reading becomes uncertain. The edge's own clock may not be set either: then it is the
+ *   earliest time that a frame can carry;
  * - a number is finite, a text is Unicode and of bounded length; any other value is null with BadDecodingError;
  * - a bad reading carries null.
  */
 export function accept(reading: Reading, arrival: Micros): Reading {
   const possible = typeof reading.time === "number" && reading.time >= timeRange.from && reading.time < timeRange.to;
-  const time = possible ? Math.floor(reading.time) : arrival;
+  const time = possible ? Math.floor(reading.time) : Math.max(arrival, timeRange.from);
   let quality = typeof reading.quality === "number" ? reading.quality >>> 0 : Quality.Bad;
   if (!possible && isGood(quality)) quality = Quality.Uncertain;
   let value = storable(reading.value);

@@ -35,6 +35,10 @@ export interface CollectorOptions {
 /** Silence of this many `quietMs` means that the device is lost, whatever its driver believes. */
 const silenceFactor = 3;
 const maxDoublings = 20;
+/** A device that had to wait so long for the buffer has missed something. */
+const noticedMs = 1000;
+/** So many causes of one loss are said. */
+const maxTroubles = 20;
 const defaultConnectTimeoutMs = 60_000;
 const defaultLetGoMs = 5000;
 /** So many unknown tags of a faulty driver are named in the log. */
@@ -61,16 +65,17 @@ export class DeviceCollector {
   readonly #gaps: GapLedger;
   #failures = 0;
   #lastBatchAt = 0;
-  #lastTrouble = "";
+  /** What was said of the present loss. */
+  readonly #troubles = new Set<string>();
   /** Counts the drivers: what one that was left to itself still says is ignored. */
   #session = 0;
   /** True while the buffer takes nothing: the silence is then ours, not the device's. */
   #held = false;
   readonly #unknownTags = new Set<string>();
-  /** What the database holds of every tag reaches at least to here, or ends in a bad reading of this time. */
-  #interrupted: Micros;
   /** By tag: 1 when it has had a reading in this session. */
   readonly #seen: Uint8Array;
+  /** By tag: the time that the device gave its last reading; before the first, until when the last run's data was whole. */
+  readonly #lastTimes: Float64Array;
 
   constructor(options: CollectorOptions) {
     this.#options = options;
@@ -80,8 +85,8 @@ export class DeviceCollector {
     this.#index = new Map(tags.map((tag, index) => [tag, index]));
     this.#reporter = new Reporter(options.device.tags);
     this.#gaps = new GapLedger(options.device.name, tags, (gap) => options.writer.addGap(gap));
-    this.#interrupted = options.watermark ?? 0;
     this.#seen = new Uint8Array(tags.length);
+    this.#lastTimes = new Float64Array(tags.length).fill(options.watermark ?? 0);
   }
 
   /** Collects until `signal` is aborted. */
@@ -179,6 +184,11 @@ export class DeviceCollector {
     }, quietMs);
   }
 
+  /** The agent did nothing from then to now. */
+  stoodStill(from: Micros, to: Micros): void {
+    if (this.state === "up") this.#gaps.stoodStill(from, to);
+  }
+
   #take(batch: readonly Reading[], quietMs: number): void {
     const { writer, firstTag, device } = this.#options;
     const arrival = now();
@@ -210,9 +220,10 @@ export class DeviceCollector {
    * now: it gets the time of its arrival.
    */
   #confirm(tag: number, reading: Reading, arrival: Micros): Reading {
-    if (this.#seen[tag] === 1) return reading;
+    const repeats = this.#seen[tag] === 0 && reading.time <= this.#lastTimes[tag]!;
     this.#seen[tag] = 1;
-    return reading.time <= this.#interrupted ? { ...reading, time: arrival } : reading;
+    this.#lastTimes[tag] = Math.max(this.#lastTimes[tag]!, reading.time);
+    return repeats ? { ...reading, time: arrival } : reading;
   }
 
   /** A fault of the driver. The reading has no place to go; the others do. */
@@ -232,27 +243,26 @@ export class DeviceCollector {
     await this.#options.writer.ready(signal);
     this.#held = false;
     this.#lastBatchAt = performance.now();
-    if (!signal.aborted && this.#lastBatchAt - since > quietMs) this.#gaps.blocked(from, now());
+    if (!signal.aborted && this.#lastBatchAt - since > Math.min(quietMs, noticedMs)) this.#gaps.blocked(from, now());
   }
 
   #found(): void {
-    this.#log.info(this.#lastTrouble === "" ? "the device answers" : "the device answers again");
+    this.#log.info(this.#troubles.size === 0 ? "the device answers" : "the device answers again");
     this.state = "up";
     this.#failures = 0;
-    this.#lastTrouble = "";
+    this.#troubles.clear();
   }
 
-  /** Gives every tag a bad reading and opens a gap, once; says so once, and again only when the cause changes. */
+  /** Gives every tag a bad reading and opens a gap, once; says each cause once. */
   #lost(error: unknown): void {
     const trouble = messageOf(error);
-    if (trouble !== this.#lastTrouble) {
+    if (!this.#troubles.has(trouble) && this.#troubles.size < maxTroubles) {
+      this.#troubles.add(trouble);
       this.#log.warn({ err: error }, `the device is lost and will be tried again: ${trouble}`);
     }
-    this.#lastTrouble = trouble;
     if (this.state === "down") return;
     this.state = "down";
     const time = now();
-    this.#interrupted = time;
     this.#gaps.lost(time, trouble);
     for (const [name, tag] of this.#index) {
       const reading = { tag: name, time, value: null, quality: Quality.BadNoCommunication };

@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { Logger } from "pino";
 import { messageOf } from "../protocols/errors.ts";
 import type { Gap, Micros, Reading } from "../protocols/reading.ts";
+import { timeRange } from "../protocols/uplink/columns.ts";
 import { packContent } from "../protocols/uplink/envelope.ts";
 import { type ReadingColumns, RowKind } from "../protocols/uplink/frame.ts";
 import type { DeviceSpan, FrameBuffer, FrameRecord } from "./buffer/buffer.ts";
@@ -247,7 +248,8 @@ class OpenRows {
   push(tag: number, { time, value, quality }: Reading): void {
     const row = this.count++;
     this.#tag[row] = tag;
-    this.#time[row] = time;
+    // The agent's own readings of a lost device carry its clock, which may not be set yet.
+    this.#time[row] = Math.max(time, timeRange.from);
     this.#quality[row] = quality;
     this.#kind[row] = RowKind.Null;
     if (typeof value === "number") {

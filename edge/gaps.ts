@@ -143,6 +143,12 @@ export class GapLedger {
     this.#close(this.#gap(null, "buffer_full", from, "the buffer was full: nothing was collected"), to);
   }
 
+  /** The agent itself did nothing from then to now: its process was stopped, or starved. */
+  stoodStill(from: Micros, to: Micros): void {
+    if (this.#deviceGap !== undefined) return; // that gap goes on
+    this.#close(this.#gap(null, "agent_stopped", from, "the agent stood still"), to);
+  }
+
   #openDeviceGap(reason: GapReason, from: Micros, detail: string): void {
     this.#deviceGap = this.#gap(null, reason, from, detail);
     this.#report(this.#deviceGap);

@@ -13,6 +13,7 @@ import { DeviceCollector } from "./collect.ts";
 import { Forwarder } from "./forward.ts";
 import { FrameWriter } from "./frames.ts";
 import { edgeHealth } from "./health.ts";
+import { watchStandstill } from "./standstill.ts";
 
 /** An agent at work. */
 export interface RunningEdge {
@@ -79,6 +80,9 @@ async function startOn(
   writer.start();
   const stopping = new AbortController();
   const collecting = collectors.map((collector) => collector.run(stopping.signal));
+  const standstill = watchStandstill((from, to) => {
+    for (const collector of collectors) collector.stoodStill(from, to);
+  }, edgeLog);
   const forwarding = new AbortController();
   const forwarded = forwarder.run(forwarding.signal);
   edgeLog.info({ devices: collectors.length, stream: recovered.streams.at(-1)!.uuid }, "the edge agent is running");
@@ -87,6 +91,7 @@ async function startOn(
     finished: Promise.race([buffer.failed, Promise.all([...collecting, forwarded])]).then(() => undefined),
     async stop() {
       stopping.abort();
+      clearInterval(standstill);
       // What failed has said so through `finished`; the rest is put on disk all the same.
       await Promise.allSettled(collecting);
       await writer.close();

@@ -574,3 +574,28 @@ describe("a value that has not changed over an interruption", () => {
     expect(rows.filter(({ tag, time }) => tag === 1 && time === old)).toEqual([]);
   });
 });
+
+describe("a device whose clock is ahead of the edge's", () => {
+  const ahead = now() + 3_600_000_000;
+  const life = (value: number, time: number, cut: boolean) => ({
+    async *readings(signal: AbortSignal) {
+      yield [reading("speed", value, Quality.Good, time)];
+      if (cut) throw new LinkError("the line is cut");
+      await untilAborted(signal);
+    },
+  });
+
+  it("has an unchanged value once under the device's time, and a changed one under its own", async () => {
+    const { buffer, begun, collector, stop } = await collect([
+      life(7, ahead, true),
+      life(7, ahead, true),
+      life(8, ahead + 5, false),
+    ]);
+    await expect.poll(() => begun.length, { timeout: 5000, interval: 5 }).toBe(3);
+    await up(collector);
+    await stop();
+    const good = (await buffer.rows()).filter(({ tag, value }) => tag === 1 && value !== null);
+    expect(good.filter(({ time }) => time === ahead)).toHaveLength(1);
+    expect(good.at(-1)).toMatchObject({ value: 8, time: ahead + 5 });
+  });
+});

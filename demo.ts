@@ -1,10 +1,12 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { closeSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { once } from "node:events";
+import { accessSync, closeSync, constants, fstatSync, mkdirSync, openSync, readFileSync } from "node:fs";
+import { createServer } from "node:net";
 import { join, relative, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { messageOf } from "./protocols/errors.ts";
+import { ConfigError, messageOf } from "./protocols/errors.ts";
 import type { ReadyMessage } from "./service.ts";
 
 export interface DemoOptions {
@@ -23,7 +25,7 @@ const examples = fileURLToPath(new URL("./config/examples/demo/", import.meta.ur
 
 /**
  * Runs the system as it would run in a plant, each part a process of its own, and tells how the start goes on. Ends on
- * SIGINT or SIGTERM, or when a part fails. @returns the exit code
+ * SIGINT or SIGTERM, or when a part fails. @returns the exit code: 2 where the person has to mend something
  */
 export async function runDemo({ port, data, speed }: DemoOptions): Promise<number> {
   const parts: Part[] = [];
@@ -40,7 +42,7 @@ export async function runDemo({ port, data, speed }: DemoOptions): Promise<numbe
     return 0;
   } catch (error) {
     process.stderr.write(`\n${messageOf(error)}\n`);
-    return 1;
+    return error instanceof ConfigError ? 2 : 1;
   } finally {
     stopping.abort();
     await stopAll(parts);
@@ -59,7 +61,8 @@ interface Start {
 }
 
 async function startAll({ port, folder, speed, parts, begun, stopping }: Start): Promise<void> {
-  mkdirSync(join(folder, "logs"), { recursive: true });
+  makeFolders(folder);
+  await expectFree(port);
   say(`Millrace demo; everything is kept in ${relative(process.cwd(), folder) || "."}\n`);
   const secrets = { MILLRACE_EDGE_PASSWORD: newPassword(), MILLRACE_CLOUD_PASSWORD: newPassword() };
   const environment: Record<string, string> = {
@@ -104,6 +107,27 @@ async function startAll({ port, folder, speed, parts, begun, stopping }: Start):
   say("\nCtrl-C ends it.");
 }
 
+function makeFolders(folder: string): void {
+  try {
+    const logs = join(folder, "logs");
+    mkdirSync(logs, { recursive: true });
+    for (const each of [folder, logs]) accessSync(each, constants.W_OK | constants.X_OK);
+  } catch (cause) {
+    throw new ConfigError(`${folder} cannot be used: choose another --data`, { cause });
+  }
+}
+
+/** Says before anything is started that a port is taken; the cloud service would find out as the last of all. */
+async function expectFree(port: number): Promise<void> {
+  const server = createServer();
+  try {
+    await once(server.listen(port, "127.0.0.1"), "listening");
+  } catch (cause) {
+    throw new ConfigError(`the console cannot listen on 127.0.0.1:${port}: choose another --port`, { cause });
+  }
+  await new Promise((closed) => server.close(closed));
+}
+
 /** Waits until readings are in the database that are newer than the demo's start. */
 async function firstReadings(http: string, parts: readonly Part[]): Promise<{ tags: number }> {
   const since = Date.now();
@@ -136,6 +160,7 @@ class Part {
     this.name = name;
     const logFile = join(logs, `${name}.log`);
     const log = openSync(logFile, "a");
+    const logged = fstatSync(log).size; // by earlier starts
     // A group of its own: Ctrl-C in the terminal is for the demo alone, which then stops its parts in order.
     this.#child = spawn(process.execPath, [program, ...args], {
       env: { ...process.env, ...environment },
@@ -150,8 +175,9 @@ class Part {
     this.ended = new Promise((_, reject) => {
       this.#child.once("close", (code, signal) => {
         if (this.#stopping) return;
-        const why = errors.trim() || lastLines(logFile);
-        reject(new Error(`the ${name} process has ended (${signal ?? `exit code ${code}`}):\n${why}`));
+        const why = errors.trim() || lastLines(logFile, logged) || `it has said nothing; its log is ${logFile}`;
+        const message = `the ${name} process has ended (${signal ?? `exit code ${code}`}):\n${why}`;
+        reject(code === 2 ? new ConfigError(message) : new Error(message));
       });
     });
     this.ended.catch(() => undefined);
@@ -185,8 +211,9 @@ async function stopAll(parts: readonly Part[]): Promise<void> {
   if (parts.length > 0) say("stopped");
 }
 
-function lastLines(file: string): string {
-  return readFileSync(file, "utf8").trimEnd().split("\n").slice(-5).join("\n");
+/** @param from the byte where what counts begins */
+function lastLines(file: string, from: number): string {
+  return readFileSync(file).subarray(from).toString().trimEnd().split("\n").slice(-5).join("\n");
 }
 
 /** Where batches begin to count, so that a demo that goes on does not begin again with the names it gave before. */

@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -161,12 +161,43 @@ describe.skipIf(!existsSync("/proc/self/environ"))("npm run demo", { timeout: 60
     const { port } = other.address() as { port: number };
     try {
       const { code, stderr } = await startDemo("--port", String(port)).finished;
-      expect(stderr).toContain(`the API cannot listen on 127.0.0.1:${port}`);
+      expect(stderr).toContain(`the console cannot listen on 127.0.0.1:${port}: choose another --port`);
       expect(stderr).not.toMatch(/\n\s+at /);
-      expect(code).toBe(1);
+      expect(code).toBe(2);
       expect(processesOf(folder)).toEqual([]);
     } finally {
       other.close();
     }
+  });
+
+  it("says so when its data cannot be kept there", async () => {
+    const file = join(folder, "file");
+    await writeFile(file, "");
+    for (const data of [file, join(file, "below")]) {
+      const { code, stderr } = await startDemo("--port", "0", "--data", data).finished;
+      expect(stderr).toContain(`${data} cannot be used: choose another --data`);
+      expect(stderr).not.toMatch(/\n\s+at /);
+      expect(code).toBe(2);
+    }
+  });
+
+  it("says so when another demo keeps its data there", async () => {
+    await live(startDemo("--port", "0"));
+    const { code, stderr } = await startDemo("--port", "0").finished;
+    expect(stderr).toMatch(/in use by process \d+/);
+    expect(code).toBe(2);
+  });
+
+  it("ends when a part is killed, and shows what that has logged since the start", async () => {
+    await mkdir(join(folder, "logs"));
+    await writeFile(join(folder, "logs", "broker.log"), "what was logged last week\n");
+    const demo = startDemo("--port", "0");
+    await expect.poll(() => demo.stdout, { timeout: liveWithinMs, interval: 5 }).toMatch(/broker {2}/);
+    const broker = processesOf(folder).find((pid) => /\0broker\0/.test(readFileSync(`/proc/${pid}/cmdline`, "utf8")))!;
+    process.kill(broker, "SIGKILL");
+    const { code, stderr } = await demo.finished;
+    expect(stderr).toMatch(/the broker process has ended \(SIGKILL\):\n(\{.*\}\n)+$/);
+    expect(code).toBe(1);
+    expect(processesOf(folder)).toEqual([]);
   });
 });

@@ -10,7 +10,7 @@ import { readCloud, readEdge } from "./load.ts";
 import { ConfigFileError, Problems } from "./problem.ts";
 import { readFile } from "./read.ts";
 import { branches, isSecret, step } from "./schema.ts";
-import { type Node, type Path, pathText } from "./tree.ts";
+import { type Node, nodeAt, type Path, pathText } from "./tree.ts";
 
 /** What `millrace check` says. */
 export interface Report {
@@ -41,12 +41,24 @@ export async function check(
 }
 
 async function checkFile(file: string, env: Environment, registry: Registry): Promise<string> {
+  const found = new Problems(file);
   if (kindOf(file) === "edge") {
-    const { config, schema, tree } = readEdge(file, env, registry);
-    return [...(await edgeLines(file, config, registry)), ...warnings(file, tree, schema)].join("\n");
+    const { config, schema, tree } = readEdge(file, env, registry, found);
+    const lines = config ? await edgeLines(file, config, tree, registry) : [noPlan(file)];
+    return [...lines, ...warnings(found, tree, schema)].join("\n");
   }
-  const { config, schema, tree } = readCloud(file, env);
-  return [...cloudLines(file, config), ...warnings(file, tree, schema)].join("\n");
+  const { config, schema, tree } = readCloud(file, env, found);
+  return [...(config ? cloudLines(file, config, tree) : [noPlan(file)]), ...warnings(found, tree, schema)].join("\n");
+}
+
+function noPlan(file: string): string {
+  return `${file}: no mistakes, as far as it can be told; what is missing decides too much to say more`;
+}
+
+/** The setting at a path, or what the file says where that is not known here. */
+function said(tree: Node, path: Path, value: string | number): string {
+  const node = nodeAt(tree, path);
+  return (node?.kind === "unknown" ? node.written : undefined) ?? String(value);
 }
 
 const edgeKeys = ["edge", "uplink", "buffer", "devices", "templates"];
@@ -65,7 +77,7 @@ function kindOf(file: string): "edge" | "cloud" {
   throw new ConfigFileError(problems.list());
 }
 
-async function edgeLines(file: string, config: EdgeConfig, registry: Registry): Promise<string[]> {
+async function edgeLines(file: string, config: EdgeConfig, tree: Node, registry: Registry): Promise<string[]> {
   const plans: { device: DeviceConfig; requests: readonly PlannedRequest[] }[] = [];
   for (const device of config.devices) {
     plans.push({ device, requests: await planOf(file, device, registry) });
@@ -75,7 +87,7 @@ async function edgeLines(file: string, config: EdgeConfig, registry: Registry): 
   const total = [count(config.devices.length, "device"), count(tags, "tag"), perSecond(all)].filter(Boolean).join(", ");
   const oftenWidth = Math.max(0, ...all.map((request) => often(request).length));
   const tagsWidth = Math.max(0, ...all.map((request) => count(request.tags, "tag").length));
-  const lines = [`${file}: edge ${config.edge}: ${total}`];
+  const lines = [`${file}: edge ${said(tree, ["edge"], config.edge)}: ${total}`];
   for (const { device, requests } of plans) {
     const sum = [count(device.tags.length, "tag"), perSecond(requests)].filter(Boolean).join(", ");
     lines.push("", `  ${device.name} (${device.protocol}): ${sum}`);
@@ -109,17 +121,27 @@ function perSecond(requests: readonly PlannedRequest[]): string {
   return `${text} ${text === "1" ? "request" : "requests"} per second`;
 }
 
-function cloudLines(file: string, config: CloudConfig): string[] {
+function cloudLines(file: string, config: CloudConfig, tree: Node): string[] {
   const { broker, store, http, edges, retention } = config;
   const names = edges.map(({ name }) => name).join(", ");
+  const listens = (path: string[], on: { host: string; port: number }) =>
+    `${said(tree, [...path, "host"], on.host)}:${said(tree, [...path, "port"], on.port)}`;
+  const brokerText =
+    "embedded" in broker
+      ? `embedded, on ${listens(["broker", "embedded"], broker.embedded)}`
+      : said(tree, ["broker", "url"], broker.url);
+  const storeText =
+    "embedded" in store
+      ? `embedded, in ${said(tree, ["store", "embedded", "path"], store.embedded.path)}`
+      : said(tree, ["store", "url"], store.url);
   const kept = retention.readings === undefined ? "for ever" : durationText(retention.readings);
   return [
     `${file}: cloud: ${count(edges.length, "edge")}`,
     "",
-    `  broker     ${"embedded" in broker ? `embedded, on ${broker.embedded.host}:${broker.embedded.port}` : broker.url}, as user ${broker.user}`,
+    `  broker     ${brokerText}, as user ${said(tree, ["broker", "user"], broker.user)}`,
     `  edges      ${names || "none: nobody may send"}`,
-    `  store      ${"embedded" in store ? `embedded, in ${store.embedded.path}` : store.url}`,
-    `  http       ${http.host}:${http.port}`,
+    `  store      ${storeText}`,
+    `  http       ${listens(["http"], http)}`,
     `  retention  readings ${kept}, raw frames ${durationText(retention.frame_log)}`,
   ];
 }
@@ -139,9 +161,11 @@ function count(number: number, what: string): string {
   return `${number} ${what}${number === 1 ? "" : "s"}`;
 }
 
-/** Passwords that stand in the file itself, where everyone who may read or copy it finds them. */
-function warnings(file: string, tree: Node, schema: z.ZodType): string[] {
-  const found = new Problems(file);
+/**
+ * What is missing on this machine, and passwords that stand in the file itself, where everyone who may read or copy it
+ * finds them.
+ */
+function warnings(found: Problems, tree: Node, schema: z.ZodType): string[] {
   const visit = (node: Node, schemas: readonly z.ZodType[], path: Path): void => {
     if (node.kind === "list") {
       for (const [index, item] of node.items.entries()) visit(item, step(schemas, node, index), [...path, index]);
@@ -149,13 +173,10 @@ function warnings(file: string, tree: Node, schema: z.ZodType): string[] {
       for (const [key, { value }] of node.entries) visit(value, step(schemas, node, key), [...path, key]);
     } else if (node.kind === "scalar" && !node.interpolated) {
       if (!branches(schemas, node).some(isSecret)) return;
-      found.add(
-        node.at,
-        pathText(tree, path),
-        'warning: a password stands in the file; write "${env:NAME}" or "${file:/path}"',
-      );
+      found.add(node.at, pathText(tree, path), 'a password stands in the file; write "${env:NAME}" or "${file:/path}"');
     }
   };
   visit(tree, [schema], []);
-  return found.empty ? [] : ["", new ConfigFileError(found.list()).message];
+  const list = found.list().map((each) => ({ ...each, message: `warning: ${each.message}` }));
+  return found.empty ? [] : ["", new ConfigFileError(list).message];
 }

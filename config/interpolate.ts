@@ -63,21 +63,26 @@ export function placed(at: Place, { usedAt }: Scope): Place {
 function interpolateScalar(node: ScalarNode, at: Place, scope: Scope): Node {
   const whole = parameterReference.exec(/^\$\{([^}]*)\}$/.exec(node.text)?.[1] ?? "");
   const lone = whole && !whole[2] ? scope.parameters?.get(whole[1]!) : undefined;
-  if (lone?.kind === "unknown") return { kind: "unknown", at, messages: [] };
+  if (lone?.kind === "unknown") return { kind: "unknown", at, messages: [], written: node.text };
   if (lone && lone.kind !== "scalar") return { ...lone, at };
 
   const messages: string[] = [];
+  const missing: string[] = [];
   const interpolated: Interpolated[] = [];
   let known = true;
   const text = node.text.replaceAll(reference, (written, expression: string | undefined) => {
     if (expression === undefined) return "${";
     const found = standsFor(expression, written, scope);
+    if (typeof found === "object" && "text" in found) {
+      interpolated.push(...(found.interpolated ?? []));
+      return found.text;
+    }
+    known = false;
     if (typeof found === "string") messages.push(found);
-    if (typeof found !== "object") known = false;
-    else interpolated.push(...(found.interpolated ?? []));
-    return typeof found === "object" ? found.text : "";
+    else if (found) missing.push(found.missing);
+    return "";
   });
-  if (!known) return { kind: "unknown", at, messages };
+  if (!known) return { kind: "unknown", at, messages, missing, written: node.text };
   const candidates = node.quoted ? [text, coreValue(text)] : [coreValue(text), text];
   // A lone parameter keeps its own type: the text "007" in quotes does not become the number 7.
   if (lone && !node.quoted) candidates.unshift(lone.value as string);
@@ -87,32 +92,38 @@ function interpolateScalar(node: ScalarNode, at: Place, scope: Scope): Node {
 
 type Interpolated = NonNullable<ScalarNode["interpolated"]>[number];
 type Found = Pick<ScalarNode, "text" | "interpolated">;
+/** Why something is not on this machine, which need not be the one that the file is for. */
+interface Missing {
+  readonly missing: string;
+}
 
 /** What an expression stands for; a text says why it stands for nothing, undefined that this is said elsewhere. */
-function standsFor(expression: string, written: string, scope: Scope): Found | string | undefined {
+function standsFor(expression: string, written: string, scope: Scope): Found | Missing | string | undefined {
   const external = /^\s*(env|file):(.*)$/s.exec(expression);
   if (!external) return parameter(expression, written, scope);
   const name = external[2]!.trim();
   const text = external[1] === "env" ? variable(name, scope) : fileText(name, written, scope);
-  return "missing" in text ? text.missing : { text: text.found, interpolated: [{ text: text.found, source: written }] };
+  if (typeof text === "string" || "missing" in text) return text;
+  return { text: text.found, interpolated: [{ text: text.found, source: written }] };
 }
 
-function variable(name: string, { env }: Scope): { found: string } | { missing: string } {
+function variable(name: string, { env }: Scope): { found: string } | Missing {
   const found = env[name];
   if (found !== undefined) return { found };
   return { missing: `the environment variable ${name} is not set; set it, or correct the name` };
 }
 
-function fileText(path: string, written: string, { folder }: Scope): { found: string } | { missing: string } {
+function fileText(path: string, written: string, { folder }: Scope): { found: string } | Missing | string {
   const file = resolve(folder, path);
   try {
     const status = statSync(file);
     if (status.isFile() && status.size > maxFileBytes) {
-      return { missing: `${written}: larger than 1 MiB; name the file that holds this one value` };
+      return `${written}: larger than 1 MiB; name the file that holds this one value`;
     }
     return { found: utf8(readFileSync(file)).replace(/\r?\n$/, "") };
   } catch (error) {
-    return { missing: `${written}: ${unreadable(error)}` };
+    const message = `${written}: ${unreadable(error)}`;
+    return (error as NodeJS.ErrnoException).code === "ENOENT" ? { missing: message } : message;
   }
 }
 

@@ -9,13 +9,14 @@ import { Problems } from "./problem.ts";
 import { type Expand, readTree } from "./read.ts";
 import { cloudRules, edgeRules, type Rules } from "./rules.ts";
 import type { Node, Path } from "./tree.ts";
-import { type LoaderKeys, validate } from "./validate.ts";
+import { type LoaderKeys, validate, withStandIns } from "./validate.ts";
 
 export { ConfigFileError } from "./problem.ts";
 
 /** A configuration with what it was made from, for those who say more about the file. */
 export interface Loaded<T> {
-  readonly config: T;
+  /** Undefined when something is missing here that nothing can stand for. */
+  readonly config: T | undefined;
   readonly schema: z.ZodType<T>;
   readonly tree: Node;
 }
@@ -25,7 +26,7 @@ export interface Loaded<T> {
  * @throws ConfigFileError with every mistake at once
  */
 export function loadEdge(file: string, env: Environment = process.env, registry: Registry = protocols): EdgeConfig {
-  return readEdge(file, env, registry).config;
+  return readEdge(file, env, registry).config as EdgeConfig; // nothing stands for anything: there is one
 }
 
 /**
@@ -33,18 +34,22 @@ export function loadEdge(file: string, env: Environment = process.env, registry:
  * @throws ConfigFileError with every mistake at once
  */
 export function loadCloud(file: string, env: Environment = process.env): CloudConfig {
-  return readCloud(file, env).config;
+  return readCloud(file, env).config as CloudConfig;
 }
 
-/** As `loadEdge`. */
-export function readEdge(file: string, env: Environment, registry: Registry): Loaded<EdgeConfig> {
-  return read(file, env, edgeSchema(registry, dirname(file)), { expand, rules: edgeRules, loaderKeys });
+/**
+ * As `loadEdge`.
+ * @param missing takes variables and files that are not on this machine, in whose place then something stands that the
+ *   schema takes; they are mistakes without
+ */
+export function readEdge(file: string, env: Environment, registry: Registry, missing?: Problems): Loaded<EdgeConfig> {
+  return read(file, env, edgeSchema(registry, dirname(file)), { expand, rules: edgeRules, loaderKeys }, missing);
 }
 
-/** As `loadCloud`. */
-export function readCloud(file: string, env: Environment): Loaded<CloudConfig> {
+/** As `loadCloud`; `missing` as for `readEdge`. */
+export function readCloud(file: string, env: Environment, missing?: Problems): Loaded<CloudConfig> {
   const kind = { expand: interpolateMap, rules: cloudRules, loaderKeys: () => [] };
-  return read(file, env, cloudSchema(dirname(file)), kind);
+  return read(file, env, cloudSchema(dirname(file)), kind, missing);
 }
 
 /** What the two kinds of file differ in, beside their schema. */
@@ -54,14 +59,20 @@ interface Kind {
   readonly loaderKeys: LoaderKeys;
 }
 
-function read<T>(file: string, env: Environment, schema: z.ZodType<T>, { expand, rules, loaderKeys }: Kind): Loaded<T> {
-  const problems = new Problems(file);
+function read<T>(
+  file: string,
+  env: Environment,
+  schema: z.ZodType<T>,
+  { expand, rules, loaderKeys }: Kind,
+  missing?: Problems,
+): Loaded<T> {
+  const problems = new Problems(file, missing);
   const tree = readTree(file, env, expand, problems);
   const config = tree && validate(tree, schema, problems, loaderKeys);
   if (tree) rules(tree, problems);
   problems.throwIfAny();
-  // Without a problem there is a tree, and a configuration made of it.
-  return { config: config as T, schema, tree: tree as Node };
+  // Without a problem there is a tree, and a configuration made of it as far as everything is known.
+  return { config: config ?? withStandIns(tree as Node, schema), schema, tree: tree as Node };
 }
 
 /** Where templates and CSV files can be written. */

@@ -40,11 +40,21 @@ function lineOf({ file, line, column, path, message }: Problem): string {
  */
 export class Problems {
   readonly #file: string;
+  readonly #missing: Problems;
   readonly #found = new Map<string, { at: Place; path: string; message: string; uses: number }>();
 
-  /** @param file the configuration file, whose problems come before those of the files that it names */
-  constructor(file: string) {
+  /**
+   * @param file the configuration file, whose problems come before those of the files that it names
+   * @param missing where to note what only this machine lacks, if that is no mistake
+   */
+  constructor(file: string, missing?: Problems) {
     this.#file = file;
+    this.#missing = missing ?? this;
+  }
+
+  /** Adds that this machine lacks what the file refers to: a variable, a file. */
+  addMissing(at: Place, path: string, message: string): void {
+    this.#missing.add(at, path, message);
   }
 
   add(at: Place, path: string, message: string): void {

@@ -43,6 +43,10 @@ export interface UnknownNode {
   readonly at: Place;
   /** Why, and what to write instead; none when that is reported elsewhere. */
   readonly messages: readonly string[];
+  /** Why, where only this machine lacks something: a variable that is not set, a file that is not there. */
+  readonly missing?: readonly string[];
+  /** What the file says in its place. */
+  readonly written?: string;
 }
 
 export type Path = readonly PropertyKey[];
@@ -90,8 +94,9 @@ export function reportUnknown(root: Node, problems: Problems, base = ""): void {
     if (node.kind === "map") for (const [key, { value }] of node.entries) visit(value, [...path, key]);
     if (node.kind !== "unknown") return;
     const text = pathText(root, path);
-    for (const message of node.messages)
-      problems.add(node.at, base && text && !text.startsWith("[") ? `${base}.${text}` : base + text, message);
+    const where = base && text && !text.startsWith("[") ? `${base}.${text}` : base + text;
+    for (const message of node.messages) problems.add(node.at, where, message);
+    for (const message of node.missing ?? []) problems.addMissing(node.at, where, message);
   };
   visit(root, []);
 }

@@ -2,7 +2,7 @@ import type { z } from "zod";
 import type { Problems } from "./problem.ts";
 import { branches, expectation, isSecret, keysOf, list, step, wordsOf } from "./schema.ts";
 import { nearest } from "./suggest.ts";
-import { type MapNode, type Node, nodeAt, type Path, pathText, type ScalarNode } from "./tree.ts";
+import { type MapNode, type Node, nodeAt, type Path, pathText, type ScalarNode, type UnknownNode } from "./tree.ts";
 import { coreValue } from "./yaml.ts";
 
 type Issue = z.core.$ZodIssue;
@@ -23,20 +23,39 @@ export function validate<T>(
   problems: Problems,
   loaderKeys: LoaderKeys,
 ): T | undefined {
-  const value = plainValue(tree, [schema]);
+  const value = plainValue(tree, [schema], () => undefined);
   const result = schema.safeParse(value, { error: () => "" });
   if (result.success) return result.data;
   new Explainer(tree, schema, problems, loaderKeys).explain(result.error.issues, []);
   return undefined;
 }
 
-/** The plain value of a node. Scalars that could mean several things become what the schema takes. */
-function plainValue(node: Node, schemas: readonly z.ZodType[]): unknown {
-  if (node.kind === "unknown") return undefined;
-  if (node.kind === "list") return node.items.map((item, index) => plainValue(item, step(schemas, node, index)));
+/** The parsed value of a tree without mistakes, with something in place of what is unknown; undefined if that fails. */
+export function withStandIns<T>(tree: Node, schema: z.ZodType<T>): T | undefined {
+  return schema.safeParse(plainValue(tree, [schema], standIn)).data;
+}
+
+/** The first that the schema takes of: what is written, a word, an example, a number. */
+function standIn({ written }: UnknownNode, schemas: readonly z.ZodType[]): unknown {
+  const possible = branches(schemas, undefined);
+  // Words of several schemas tell kinds of mappings apart: to guess one is to guess what else may stand there.
+  const words = possible.length === 1 ? wordsOf(possible) : [];
+  const candidates = [written, "unknown", ...words, ...schemas.flatMap(examplesOf), 1, true];
+  return candidates.find((candidate) => schemas.some((schema) => schema.safeParse(candidate).success));
+}
+
+/**
+ * The plain value of a node. Scalars that could mean several things become what the schema takes.
+ * @param unknown what stands for an unknown value
+ */
+function plainValue(node: Node, schemas: readonly z.ZodType[], unknown: typeof standIn): unknown {
+  if (node.kind === "unknown") return unknown(node, schemas);
+  if (node.kind === "list") {
+    return node.items.map((item, index) => plainValue(item, step(schemas, node, index), unknown));
+  }
   if (node.kind === "map") {
     return Object.fromEntries(
-      [...node.entries].map(([key, { value }]) => [key, plainValue(value, step(schemas, node, key))]),
+      [...node.entries].map(([key, { value }]) => [key, plainValue(value, step(schemas, node, key), unknown)]),
     );
   }
   const { candidates } = node;

@@ -80,3 +80,72 @@ ${device}`;
   const elsewhere = text.replace("hunter3", '"$' + '{env:PW}"');
   expect((await report({ "edge.yaml": elsewhere }, { PW: "hunter4" })).text).not.toMatch(/warning|hunter/);
 });
+
+const drive = `name: d
+    protocol: modbus-tcp
+    host: \${env:HOST}
+    port: \${env:PORT}
+    unit_id: \${env:UNIT}
+    scan: \${env:SCAN}
+    tags: [{ name: a, register: "\${env:REGISTER}" }]`;
+
+test("on a machine without the variables and files: warns of each and plans all the same", async () => {
+  const edge = `edge: \${env:NAME}
+uplink: { url: "mqtt://\${env:BROKER}:\${env:MQTT_PORT}", password: "\${file:/run/secrets/none}", mqtt_version: "\${env:V}" }
+buffer: { path: "\${env:DATA}", max_size: "\${env:SIZE}" }
+http: { port: "\${env:HTTP_PORT}" }
+log: { level: "\${env:LEVEL}" }
+devices:
+  - ${drive}
+`;
+  const { text, ok } = await report({ "edge.yaml": edge });
+  expect(ok).toBe(true);
+  expect(text).toMatch(/^edge\.yaml: edge \$\{env:NAME\}: 1 device, 1 tag, /);
+  expect(text).toMatch(/^ {4}every .* 1 tag .*holding/m);
+  const warned = text.split("\n").filter((line) => line.includes("warning: "));
+  expect(warned).toHaveLength(14);
+  expect(warned[0]).toBe(
+    "edge.yaml:1:7 edge: warning: the environment variable NAME is not set; set it, or correct the name",
+  );
+  expect(text).toContain("edge.yaml:2:67 uplink.password: warning: ${file:/run/secrets/none}: no such file;");
+  expect(text).toContain("edge.yaml:10:11 devices[d].port: warning: the environment variable PORT is not set");
+});
+
+test("a mistake beside what is missing is a mistake all the same", async () => {
+  const wrong = drive.replace("name: a", "name: a, tpye: int16");
+  const { text, ok } = await report({ "edge.yaml": `${rest}devices:\n  - ${wrong}\n` });
+  expect(ok).toBe(false);
+  expect(text).toContain('unknown key "tpye"; did you mean "type"?');
+  expect(text).not.toContain("is not set");
+});
+
+test("plans what a template makes with missing parameters, and says so where too much is missing", async () => {
+  const template = `templates:
+  drive: { parameters: [unit], tags: [{ name: "speed-\${unit}", unit_id: "\${unit + 1}", register: holding 1 }] }
+devices:
+  - name: drives
+    protocol: modbus-tcp
+    host: h
+    tags: [{ template: drive, with: { unit: "\${env:UNIT}" } }]
+`;
+  const made = await report({ "edge.yaml": rest + template });
+  expect(made).toMatchObject({ ok: true, text: expect.stringMatching(/1 device, 1 tag, .*\n.*UNIT is not set/s) });
+  const which = 'devices: [{ name: r, protocol: "${env:PROTOCOL}", endpoint: "opc.tcp://h", tags: [] }]\n';
+  const unknown = await report({ "edge.yaml": rest + which });
+  expect(unknown.ok).toBe(true);
+  expect(unknown.text).toMatch(/^edge\.yaml: no mistakes, as far as it can be told; .*\n.*PROTOCOL is not set/s);
+});
+
+test("says of the cloud what the file says, where that is missing", async () => {
+  const cloud = `broker: { embedded: { port: "\${env:PORT}" }, password: "\${env:PW}" }
+store: { url: "\${env:STORE_URL}", password: "\${env:PW}" }
+edges: [{ name: line-1, password: "\${env:PW}" }]
+http: { host: "\${env:HOST}", port: "\${env:HTTP}" }
+`;
+  const { text, ok } = await report({ "cloud.yaml": cloud });
+  expect(ok).toBe(true);
+  expect(text).toContain("  broker     embedded, on 127.0.0.1:${env:PORT}, as user cloud\n");
+  expect(text).toContain("  store      ${env:STORE_URL}\n");
+  expect(text).toContain("  http       ${env:HOST}:${env:HTTP}\n");
+  expect(text.match(/warning: .* is not set/g)).toHaveLength(7);
+});

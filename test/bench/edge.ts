@@ -24,7 +24,8 @@ export async function edgeBench(): Promise<void> {
   const bare = await measureBare();
   const edge = await measureEdge();
   print("asked of the server", (tags * 1000) / periodMs, "values/s");
-  print("bare node-opcua client that only counts", bare.valuesPerSecond, "values/s");
+  // Its defaults let the server's queues overflow at this rate; what it costs per value is the limit that counts.
+  print("bare node-opcua client that only counts: received", bare.valuesPerSecond, "values/s");
   print("bare client, per second of CPU", bare.valuesPerCpuSecond, "values");
   print("edge, to durable disk", edge.valuesPerSecond, "values/s");
   print("edge, per second of CPU", edge.valuesPerCpuSecond, "values");

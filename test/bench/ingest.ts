@@ -96,26 +96,32 @@ async function measure(broker: string, url: string): Promise<void> {
   const packed = frames.map((columns) => packContent(encodedMap.hash, columns, []));
   const client = await mqtt.connectAsync(broker, { username: edge, password: "bench", protocolVersion: 4 });
   await client.subscribeAsync(topics.acknowledgement(edge), { qos: 1 });
-  const database = new pg.Client(url);
-  await database.connect();
+  const databases = [new pg.Client(url), new pg.Client(url)];
+  for (const each of databases) await each.connect();
+  const database = databases[0]!;
   await sendMap(client, Buffer.from(encodedMap.bytes));
   const chunks = copyChunks(frames, await tagIds(database));
 
   const raw: number[] = [];
+  const rawTwice: number[] = [];
   const ingest: number[] = [];
   for (let round = 0; round < rounds; round++) {
     await database.query("TRUNCATE reading, frame_log");
-    raw.push(await rawCopy(database, chunks));
+    raw.push(await rawCopy([database], chunks));
+    await database.query("TRUNCATE reading, frame_log");
+    rawTwice.push(await rawCopy(databases, chunks));
     await database.query("TRUNCATE reading, frame_log");
     ingest.push(await publishAll(client, packed));
     const { rows } = await database.query("SELECT count(*)::int AS count FROM reading");
     if (rows[0].count !== framesPerRound * readingsPerFrame) throw new Error(`${rows[0].count} readings arrived`);
   }
   await client.endAsync(true);
-  await database.end();
-  print("raw binary COPY", median(raw), "readings/s");
+  for (const each of databases) await each.end();
+  print("raw binary COPY, one connection", median(raw), "readings/s");
+  print("raw binary COPY, two connections at once", median(rawTwice), "readings/s");
   print("MQTT to committed and acknowledged", median(ingest), "readings/s");
-  print("of raw COPY", median(ingest.map((rate, round) => rate / raw[round]!)), "", 2);
+  print("of raw COPY on one connection", median(ingest.map((rate, round) => rate / raw[round]!)), "", 2);
+  print("of raw COPY on two, as ingest uses", median(ingest.map((rate, round) => rate / rawTwice[round]!)), "", 2);
 }
 
 async function tagIds(database: pg.Client): Promise<number[]> {
@@ -137,14 +143,18 @@ function copyChunks(frames: readonly ReadingColumns[], ids: readonly number[]): 
   return copies;
 }
 
-async function rawCopy(database: pg.Client, copies: readonly Uint8Array[][]): Promise<number> {
+async function rawCopy(databases: readonly pg.Client[], copies: readonly Uint8Array[][]): Promise<number> {
+  const waiting = [...copies];
   const started = performance.now();
-  for (const chunks of copies) {
-    const stream = database.query(copyFrom(`COPY ${readingTarget} FROM STDIN (FORMAT binary)`));
-    for (const chunk of chunks) if (!stream.write(chunk)) await once(stream, "drain");
-    stream.end();
-    await once(stream, "finish");
-  }
+  const copyAll = async (database: pg.Client) => {
+    for (let chunks = waiting.shift(); chunks !== undefined; chunks = waiting.shift()) {
+      const stream = database.query(copyFrom(`COPY ${readingTarget} FROM STDIN (FORMAT binary)`));
+      for (const chunk of chunks) if (!stream.write(chunk)) await once(stream, "drain");
+      stream.end();
+      await once(stream, "finish");
+    }
+  };
+  await Promise.all(databases.map(copyAll));
   return (framesPerRound * readingsPerFrame) / ((performance.now() - started) / 1000);
 }
 

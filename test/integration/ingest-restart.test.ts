@@ -6,6 +6,7 @@ import { afterEach, expect, it } from "vitest";
 import { openStore } from "../../cloud/store/open.ts";
 import { allReadings } from "../contract/store-frames.ts";
 import { Cli } from "./rig/cli.ts";
+import { freePort } from "./rig/port.ts";
 import { upTo, WireEdge } from "./rig/wire-edge.ts";
 
 const cleanups: (() => unknown)[] = [];

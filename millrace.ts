@@ -32,7 +32,7 @@ program
   .command("cloud")
   .description("run the cloud service: broker, ingest, store, API and console")
   .argument("<file>", "configuration, such as config/examples/cloud.yaml")
-  .option("--broker-elsewhere", "the embedded broker of the configuration runs as its own process (millrace broker)")
+  .option("--broker-elsewhere", "start no broker: the embedded one runs as a process of its own (millrace broker)")
   .action((file: string, { brokerElsewhere }: { brokerElsewhere?: boolean }) =>
     runService(async () => {
       const config = loadCloud(file);
@@ -44,7 +44,7 @@ program
 program
   .command("broker")
   .description("run the embedded MQTT broker of a cloud configuration as a process of its own")
-  .argument("<file>", "the cloud's configuration")
+  .argument("<file>", "the cloud's configuration, with broker.password in it")
   .action((file: string) =>
     runService(async () => {
       const config = loadCloud(file);
@@ -57,15 +57,19 @@ program
   .command("simulate")
   .description("run the simulated plant: two reactors on OPC UA; a packaging line, drives and a pump on Modbus TCP")
   .option("--host <address>", "address to listen on", "127.0.0.1")
-  .option("--opcua-port <port>", "0 takes any free one", port, 0)
-  .option("--modbus-port <port>", "0 takes any free one", port, 0)
-  .option("--control-port <port>", "HTTP on loopback, for faults on demand; 0 takes any free one", port, 0)
-  .option("--speed <factor>", "60 runs an hour in a minute", speed, 1)
-  .option("--seed <number>", "the same seed gives the same plant", positive, 1)
+  .option("--opcua-port <port>", "port of the OPC UA server; 0 takes any free one", port, 0)
+  .option("--modbus-port <port>", "port of the Modbus TCP server; 0 takes any free one", port, 0)
+  .option("--control-port <port>", "port for faults on demand, HTTP on loopback only; 0 takes any free one", port, 0)
+  .option("--speed <factor>", "60 runs an hour of the plant in a minute; at most 3600", speed, 1)
+  .option("--seed <number>", "seed of chance: the same gives the same plant", positive, 1)
   .option("--first-batch <number>", "number of the first batch", positive, 147)
-  .option("--fault <fault...>", "faults from the start, such as bearing-wear:pump-1")
-  .option("--counter <period-ms>", "counter mode: every tag counts 1, 2, 3 … with this period", positive)
-  .option("--counter-tags <number>", "number of counting tags", positive, 100)
+  .option("--fault <fault...>", "faults from the start, such as bearing-wear:pump-1; a wrong name lists them all")
+  .option(
+    "--counter <period-ms>",
+    "in place of the plant: tags that count 1, 2, 3 …, with this period in milliseconds",
+    positive,
+  )
+  .option("--counter-tags <number>", "how many tags count; with --counter", positive, 100)
   .action((options: SimulateOptions) =>
     runService(async () => {
       const { startPlant } = await import("./simulators/main.ts");
@@ -82,13 +86,13 @@ program
 program
   .command("demo")
   .description("run the whole system here: simulated plant, edge, broker, cloud; Ctrl-C ends it")
-  .option("--port <port>", "port of the API and the console", port, 8080)
+  .option("--port <port>", "port of the API and the console; 0 takes any free one", port, 8080)
   .option(
     "--data <dir>",
     "where everything is kept; started again on the same data, the demo goes on",
     ".millrace/demo",
   )
-  .option("--speed <factor>", "60 runs an hour of the plant in a minute", speed, 1)
+  .option("--speed <factor>", "60 runs an hour of the plant in a minute; at most 3600", speed, 1)
   .action(async (options: { port: number; data: string; speed: number }) => {
     const { runDemo } = await import("./demo.ts");
     process.exitCode = await runDemo(options);
@@ -97,7 +101,7 @@ program
 program
   .command("check")
   .description("check configuration files offline; for a device map, print what would be read and how often")
-  .argument("<files...>")
+  .argument("<files...>", "device maps and configurations; what only this machine lacks, such as secrets, is a warning")
   .action(async (files: string[]) => {
     const { text, ok } = await check(files);
     process.stdout.write(text);
@@ -107,7 +111,7 @@ program
 program
   .command("schema")
   .description("print the JSON Schema of a configuration file, for editors")
-  .argument("<file>", "edge or cloud", (kind: string) => {
+  .argument("<file>", "the kind of file: edge or cloud", (kind: string) => {
     if (kind !== "edge" && kind !== "cloud") throw new InvalidArgumentError("write edge or cloud");
     return kind;
   })

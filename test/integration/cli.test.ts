@@ -104,6 +104,30 @@ describe("millrace", () => {
   );
 });
 
+describe("millrace check", () => {
+  it("plans without the secrets, that the edge does not start without", async () => {
+    const path = await file(
+      "elsewhere.yaml",
+      `edge: line-1
+uplink: { url: "mqtt://broker", password: "\${env:MILLRACE_TEST_NOT_SET}" }
+buffer: { path: ./elsewhere }
+devices: [{ name: d, protocol: modbus-tcp, host: h, tags: [{ name: a, register: coil 1 }] }]
+`,
+    );
+    const { code, stdout, stderr } = await run(["check", path]);
+    expect(stdout).toContain("edge line-1: 1 device, 1 tag, 1 request per second");
+    expect(stdout).toContain(`${path}:2:43 uplink.password: warning: the environment variable MILLRACE_TEST_NOT_SET`);
+    expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
+    expectMendable(await run(["edge", path]), `${path}:2:43 uplink.password: the environment variable`);
+  });
+
+  it("ends with exit code 2 when there is a mistake", async () => {
+    const { code, stdout } = await run(["check", await file("mistake.yaml", "edge: 5!\n")]);
+    expect(stdout).toContain("edge: found");
+    expect(code).toBe(2);
+  });
+});
+
 describe("millrace edge", () => {
   it("with a broken file tells every mistake with its place, and starts nothing", async () => {
     const path = await file(

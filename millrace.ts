@@ -4,7 +4,7 @@ import { Command, InvalidArgumentError } from "commander";
 import { check } from "./config/check.ts";
 import { cloudJsonSchema, edgeJsonSchema } from "./config/json-schema.ts";
 import { loadCloud, loadEdge } from "./config/load.ts";
-import { fail, runService, serviceLog } from "./service.ts";
+import { fail, keepYoungSpaceSmall, runService, serviceLog } from "./service.ts";
 
 const { version } = JSON.parse(readFileSync(new URL("./package.json", import.meta.url), "utf8")) as { version: string };
 
@@ -21,6 +21,7 @@ program
   .argument("<file>", "device map, such as config/examples/edge.yaml")
   .action((file: string) =>
     runService(async () => {
+      keepYoungSpaceSmall();
       const config = loadEdge(file);
       const { startEdge } = await import("./edge/main.ts");
       const { protocols } = await import("./protocols/registry.ts");

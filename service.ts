@@ -68,6 +68,14 @@ function tell(message: ReadyMessage): void {
   if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
 }
 
+/**
+ * Keeps V8 from letting the space for young objects grow with the load: an agent's readings die young, and on a small
+ * gateway the 40 MB that it would take at 10,000 tags are better used otherwise. Call it before anything is loaded.
+ */
+export function keepYoungSpaceSmall(): void {
+  v8.setFlagsFromString("--semi-space-growth-factor=1");
+}
+
 /** Errors that tell a person what to mend; their stack would tell nothing more. */
 const mendable = new Set(["ConfigError", "ConfigFileError", "FaultError"]);
 

@@ -27,7 +27,6 @@ export async function memoryBench(): Promise<void> {
     print("resident memory at the end", last.rssBytes / 1e6, "MB");
     print("values", (last.reported - first.reported) / elapsed, "values/s");
     print("CPU", ((last.cpuSeconds - first.cpuSeconds) / elapsed) * 100, "% of a core", 1);
-    print("on the wire", cloud.counts.frameBytes / cloud.counts.readings, "bytes/reading", 2);
   } finally {
     await edge.stop();
     await cloud.stop();

@@ -102,20 +102,23 @@ async function startCloud() {
   cleanups.push(() => broker.stop());
   const client = await mqtt.connectAsync(url, { username: "cloud", password: "cloud", protocolVersion: 4 });
   cleanups.push(() => client.endAsync(true));
-  const frames = new Map<number, { rows: Row[]; gaps: readonly Gap[] }>();
+  /** By stream, in the order in which streams began to arrive, and number. */
+  const streams = new Map<string, Map<number, { rows: Row[]; gaps: readonly Gap[] }>>();
   client.on("message", (topic, payload) => {
     if (parseUpward(topic)!.kind === "map") return;
     const envelope = openEnvelope(payload);
     const { readings, gaps } = unpackContent(envelope);
-    frames.set(envelope.seq, { rows: rowsOf(readings), gaps });
+    const frames = streams.get(envelope.stream) ?? new Map();
+    streams.set(envelope.stream, frames.set(envelope.seq, { rows: rowsOf(readings), gaps }));
     const answer = encodeAcknowledgement({ stream: envelope.stream, committed: [envelope.seq] });
     client.publish(topics.acknowledgement("line-3"), Buffer.from(answer), { qos: 1 });
   });
   await client.subscribeAsync([...topics.upwardFilters], { qos: 1 });
-  const inOrder = () => [...frames].sort(([a], [b]) => a - b).map(([, frame]) => frame);
+  const inOrder = () =>
+    [...streams.values()].flatMap((frames) => [...frames].sort(([a], [b]) => a - b).map(([, frame]) => frame));
   const rows = () => inOrder().flatMap((frame) => frame.rows);
   const gaps = () => inOrder().flatMap((frame) => [...frame.gaps]);
-  return { url, frames, rows, gaps };
+  return { url, rows, gaps };
 }
 
 const health = async (agent: RunningEdge, path: string) => {

@@ -61,6 +61,7 @@ interface Start {
 }
 
 async function startAll({ port, folder, speed, parts, begun, stopping }: Start): Promise<void> {
+  const startedAt = Date.now();
   makeFolders(folder);
   await expectFree(port);
   say(`Millrace demo; everything is kept in ${relative(process.cwd(), folder) || "."}\n`);
@@ -97,7 +98,7 @@ async function startAll({ port, folder, speed, parts, begun, stopping }: Start):
     start("cloud", "cloud", ["cloud", "--broker-elsewhere", cloudFile]),
     start("edge", "edge", ["edge", join(examples, "edge.yaml")]),
   ]);
-  const { tags } = await firstReadings(cloud.http!, parts);
+  const { tags } = await firstReadings(cloud.http!, parts, startedAt);
   step(begun, "data", `${tags} tags have live readings`);
   say(`\n  Console   ${cloud.http}/`);
   say(`  API       ${cloud.http}/api/v1/openapi.json`);
@@ -129,7 +130,7 @@ async function expectFree(port: number): Promise<void> {
 }
 
 /** Waits until readings are in the database that are newer than the demo's start. */
-async function firstReadings(http: string, parts: readonly Part[]): Promise<{ tags: number }> {
+async function firstReadings(http: string, parts: readonly Part[], startedAt: number): Promise<{ tags: number }> {
   const since = Date.now();
   const ended = Promise.race(parts.map((part) => part.ended));
   ended.catch(() => undefined); // told by whoever waits for it
@@ -137,7 +138,7 @@ async function firstReadings(http: string, parts: readonly Part[]): Promise<{ ta
     const response = await fetch(`${http}/api/v1/tags?limit=1000`);
     if (response.ok) {
       const { items } = (await response.json()) as { items: { latest: { time: string } | null }[] };
-      const live = items.filter(({ latest }) => latest !== null && Date.parse(latest.time) > since - 5000);
+      const live = items.filter(({ latest }) => latest !== null && Date.parse(latest.time) > startedAt);
       if (live.length > 0) return { tags: items.filter(({ latest }) => latest !== null).length };
     }
     if (Date.now() - since > startTimeoutMs)
